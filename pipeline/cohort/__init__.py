@@ -1,0 +1,1 @@
+"""Patients: labels, duplicates, folds."""

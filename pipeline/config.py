@@ -1,0 +1,375 @@
+"""The configuration: one frozen section for each stage; the schema and the reference page come from here.
+
+This module stays light (no torch, monai, scikit-learn, matplotlib): the Snakefile imports it for every job.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.core.errors import ConfigError
+from pipeline.core.marked_yaml import KeyPath, read_yaml
+
+DEFAULT_FILE = Path("config/config.yaml")
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class PhantomSettings(Section):
+    """The built-in study: a synthetic DICOM cohort with planted hazards. Leave the section out for real data."""
+
+    kind: Literal["radiograph", "volume"] = "radiograph"
+    """`radiograph`: projection images like chest radiographs; `volume`: CT-like series of slices."""
+    patients: int = Field(default=140, ge=20, le=100_000)
+    """Number of patients with a label."""
+    prevalence: Fraction = 0.35
+    """Fraction of patients with a lesion."""
+    size: int = Field(default=256, ge=64, le=2048)
+    """Rows and columns of each image in pixels."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of the cohort: the same seed gives the same files, byte for byte."""
+
+
+class IngestSettings(Section):
+    """Which files are looked at, and what is taken."""
+
+    source: Path
+    """Folder with the DICOM files; it is only read. Relative paths start where Snakemake is run."""
+    modalities: tuple[str, ...] = ("CR", "DX")
+    """DICOM modalities to take; others are counted and left out."""
+    max_instance_mb: int = Field(default=512, ge=1)
+    """Largest size in MB of one instance's pixels after decoding; beyond it the file is rejected."""
+
+
+class DeidentifySettings(Section):
+    """How identifiers are replaced. All of it is fixed but the key's place and the size of the date shift."""
+
+    key_file: Path | None = None
+    """File with the secret key; made on first use (mode 0600) in the study's restricted folder if not given."""
+    max_date_shift_days: int = Field(default=3650, ge=30, le=36_500)
+    """Dates of a patient move back by a secret number of days, from 1 to this."""
+
+
+class CheckQualitySettings(Section):
+    """Limits of the quality checks."""
+
+    min_size: int = Field(default=64, ge=8)
+    """Fewest rows and columns in pixels; smaller images are left out."""
+    min_slices: int = Field(default=8, ge=2)
+    """Fewest slices of a volume; smaller series are left out."""
+    min_contrast: float = Field(default=0.02, ge=0, lt=1)
+    """Smallest spread (5th to 95th percentile as a fraction of the stored range used); flatter images are left out."""
+    max_saturated_fraction: Fraction = 0.5
+    """Largest fraction of pixels at the lowest or highest value; beyond it the image is noted."""
+
+
+class PercentileScaling(Section):
+    """Map percentiles of each image's values to the ends of the stored range."""
+
+    kind: Literal["percentile"] = "percentile"
+    low: float = Field(default=0.5, ge=0, lt=50)
+    """Percentile mapped to the lowest stored value."""
+    high: float = Field(default=99.5, gt=50, le=100)
+    """Percentile mapped to the highest stored value."""
+
+
+class WindowScaling(Section):
+    """Map a fixed window of modality values (HU for CT) to the stored range."""
+
+    kind: Literal["window"]
+    centre: float
+    """Middle of the window in modality units."""
+    width: float = Field(gt=0)
+    """Width of the window in modality units."""
+
+
+class PreprocessSettings(Section):
+    """How pixels become arrays of one size and range."""
+
+    size: int = Field(default=224, ge=32, le=1024)
+    """Rows and columns of the stored images in pixels; the aspect ratio is kept, the rest is padded."""
+    intensity: Annotated[PercentileScaling | WindowScaling, Field(discriminator="kind")] = PercentileScaling()
+    """How values are scaled: percentiles of the image or a fixed window."""
+    dtype: Literal["uint8", "float16"] = "uint8"
+    """Type of the stored values: 0 to 255, or 0.0 to 1.0."""
+
+
+class LabelSettings(Section):
+    """Where the labels stand and what they mean."""
+
+    table: Path
+    """CSV or TSV file with a header line."""
+    key: Literal["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+    """Column by which rows are matched with images; it must bear this name in the table."""
+    column: str = "label"
+    """Column with the class."""
+    classes: tuple[str, ...] = Field(min_length=2)
+    """All classes as they stand in the table. With two, the second is the positive one."""
+    on_contradiction: Literal["error", "exclude"] = "error"
+    """Several classes for one key: stop, or leave the images out and count them."""
+    on_unknown_class: Literal["error", "exclude"] = "error"
+    """A class that is not listed: stop, or leave the images out and count them."""
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> "LabelSettings":
+        if len(set(self.classes)) != len(self.classes):
+            message = "a class is listed twice"
+            raise ValueError(message)
+        return self
+
+
+class SplitSettings(Section):
+    """How patients are divided."""
+
+    folds: int = Field(default=5, ge=2, le=20)
+    """Number of folds; each image is tested once."""
+    validation_fraction: Annotated[float, Field(ge=0.1, le=0.5)] = 0.2
+    """Fraction of each fold's training patients kept for early stopping, calibration and thresholds."""
+    unit: Literal["patient", "site"] = "patient"
+    """What stays on one side: patients, or whole sites (one site is then tested at a time)."""
+    max_hash_distance: int = Field(default=4, ge=0, le=16)
+    """Images of two patients whose 64-bit perceptual hashes differ in at most this many bits are compared closely."""
+
+
+class AugmentationSettings(Section):
+    """Random changes of training images; the ranges are symmetric around no change."""
+
+    rotation_degrees: float = Field(default=7, ge=0, le=180)
+    """Largest rotation in degrees."""
+    translation: float = Field(default=0.05, ge=0, le=0.5)
+    """Largest shift as a fraction of the image's side."""
+    scale: float = Field(default=0.1, ge=0, lt=1)
+    """Largest relative change of size."""
+    flip: bool = False
+    """Mirror left and right half of the time; off because anatomy has sides."""
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    """Largest relative change of contrast."""
+    brightness: float = Field(default=0.1, ge=0, lt=1)
+    """Largest shift of brightness as a fraction of the range."""
+    noise: float = Field(default=0.02, ge=0, lt=1)
+    """Standard deviation of added Gaussian noise as a fraction of the range."""
+
+
+class WeightsSettings(Section):
+    """Where the network starts from. A bare word stands for its source: `weights: imagenet`."""
+
+    source: Literal["imagenet", "random", "file"]
+    """`imagenet`: torchvision's published file; `random`: no transfer; `file`: any file in torchvision's format."""
+    file: Path | None = None
+    """The weights file; for `imagenet` it is otherwise searched in `weights/` and the torch hub cache."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Digest the file must have; required for `file`."""
+    licence: str = "not stated"
+    """Licence of a `file`, printed in the report."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _file_is_complete(self) -> "WeightsSettings":
+        if self.source == "file" and (self.file is None or self.sha256 is None):
+            message = "source `file` needs `file` and `sha256`"
+            raise ValueError(message)
+        return self
+
+
+StrategyName = Literal["full", "probe", "scratch"]
+
+
+class TrainSettings(Section):
+    """How the network is fine-tuned."""
+
+    strategy: StrategyName = "full"
+    """`full`: every layer is fine-tuned; `probe`: only a linear head; `scratch`: all layers from random weights."""
+    compare: tuple[StrategyName, ...] = ()
+    """Other strategies trained on the same folds, so that the report can say whether transfer helped."""
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    """The network: MONAI's 2D ResNet in torchvision's layout."""
+    weights: WeightsSettings = WeightsSettings(source="imagenet")
+    """Where the network starts from: `imagenet`, `random`, or a file."""
+    epochs: int = Field(default=20, ge=1, le=1000)
+    """Most passes over the training images."""
+    patience: int = Field(default=6, ge=1)
+    """Epochs without a better validation loss after which training stops."""
+    batch_size: int = Field(default=32, ge=2)
+    """Images in a step."""
+    learning_rate: float = Field(default=3e-4, gt=0, lt=1)
+    """Highest learning rate of AdamW, reached after the warm-up and then lowered along a cosine."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Weight decay of AdamW."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of all steps in which the learning rate rises."""
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    """Label smoothing of the cross-entropy."""
+    balance_classes: bool = True
+    """Weight classes by the inverse of their frequency in the training part."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """Random changes of training images."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: a GPU if there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the hardware multiplies it fast (recent GPUs, processors with AMX), else float32."""
+
+
+class SensitivityRule(Section):
+    """Highest specificity with at least this sensitivity."""
+
+    kind: Literal["sensitivity"] = "sensitivity"
+    at_least: Fraction = 0.9
+    """Sensitivity asked for on the inner validation part."""
+
+
+class SpecificityRule(Section):
+    """Highest sensitivity with at least this specificity."""
+
+    kind: Literal["specificity"]
+    at_least: Fraction = 0.9
+    """Specificity asked for on the inner validation part."""
+
+
+class YoudenRule(Section):
+    """Largest sum of sensitivity and specificity."""
+
+    kind: Literal["youden"]
+
+
+class EvaluateSettings(Section):
+    """How the predictions are judged."""
+
+    bootstrap_replicates: int = Field(default=2000, ge=100, le=100_000)
+    """Replicates of the patient-cluster bootstrap."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """Level of the intervals."""
+    aggregation: Literal["mean", "max"] = "mean"
+    """How probabilities of a patient's images become the patient's."""
+    operating_point: Annotated[SensitivityRule | SpecificityRule | YoudenRule, Field(discriminator="kind")] = (
+        SensitivityRule()
+    )
+    """How the threshold is chosen (two classes only), always on inner validation data."""
+    prevalences: tuple[Fraction, ...] = (0.01, 0.05, 0.2, 0.5)
+    """Prevalences for which predictive values are printed."""
+
+
+class ReportSettings(Section):
+    """Words for the report."""
+
+    title: str = "Transfer learning study"
+    """Title of the report."""
+    question: str = ""
+    """The clinical question in one sentence."""
+    data_source: str = ""
+    """Where the images come from, for the reader."""
+    limitations: tuple[str, ...] = ()
+    """What the data cannot show; printed on the first page."""
+
+
+class Config(Section):
+    """A study: its name, its seed, and one section for each stage."""
+
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """Name of the study: results stand in `results/STUDY`, the report in `reports/STUDY`."""
+    seed: int = Field(default=20261121, ge=0)
+    """Seed of everything random but the phantom cohort."""
+    phantom: PhantomSettings | None = None
+    """The built-in study's generator; leave it out for real data."""
+    ingest: IngestSettings
+    deidentify: DeidentifySettings = DeidentifySettings()
+    check_quality: CheckQualitySettings = CheckQualitySettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    label: LabelSettings
+    split: SplitSettings = SplitSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
+
+    def section(self, stage: str) -> str:
+        """Give the settings of a stage as JSON for the command line; equal settings give equal text."""
+        settings: Section = getattr(self, stage)
+        return json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read and check a configuration.
+
+    Parameters
+    ----------
+    path
+        A YAML file.
+    overrides
+        Top-level keys that replace those of the file (Snakemake's ``--config``).
+
+    Raises
+    ------
+    ConfigError
+        Naming every error at once with its line and, for an unknown key, the nearest known one.
+    """
+    values, lines = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ConfigError("the configuration holds no keys", where=str(path), remedy="start from config/config.yaml")
+    return check({**values, **(overrides or {})}, lines, str(path))
+
+
+def check(values: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str) -> Config:
+    """Check plain values; `lines` and `name` say where they stand."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        found = [_describe(item, lines, name) for item in error.errors()]
+    what = f"{len(found)} error{'s' if len(found) > 1 else ''} in the configuration\n  " + "\n  ".join(found)
+    raise ConfigError(what, where=name, remedy="mend the lines named; docs/configuration.md lists every key")
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the configuration, for editors (``config/config.schema.json``)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
+def _describe(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str) -> str:
+    # pydantic puts the tag of a union between the keys ("intensity", "window", "width"): it is not in the file.
+    path = tuple(item["loc"])
+    known = [path[:length] for length in range(len(path), 0, -1)]
+    key = tuple(part for index, part in enumerate(path) if not _is_tag(path, index))
+    line = next((lines[k] for candidate in [key, *known] for k in [candidate, candidate[:-1]] if k in lines), None)
+    place = f"{name}:{line}" if line else name
+    dotted = ".".join(map(str, key))
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(str(key[-1]), _keys_at(key[:-1]), n=1, cutoff=0.5)
+        hint = f"; did you mean `{nearest[0]}`?" if nearest else f"; known: {', '.join(_keys_at(key[:-1]))}"
+        return f"{place}: unknown key `{dotted}`{hint}"
+    if item["type"] == "missing":
+        return f"{place}: `{dotted}` is missing"
+    return f"{place}: `{dotted}`: {message[0].lower()}{message[1:]}"
+
+
+_TAGS = {"percentile", "window", "sensitivity", "specificity", "youden"}
+
+
+def _is_tag(path: Sequence[str | int], index: int) -> bool:
+    return index > 0 and path[index] in _TAGS and path[index - 1] in {"intensity", "operating_point"}
+
+
+def _keys_at(path: Sequence[str | int]) -> list[str]:
+    """List the keys known at a place, over all members of a union."""
+    models: list[type[BaseModel]] = [Config]
+    for part in path:
+        fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
+        models = [found for field in fields for found in _models_in(field.annotation)]
+    return sorted({key for model in models for key in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]

@@ -1,0 +1,1 @@
+"""Shared values without domain knowledge: errors, records, artefacts, seeds, provenance, progress."""

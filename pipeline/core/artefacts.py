@@ -1,0 +1,230 @@
+"""Artefacts: tables (TSV, Parquet) and documents (JSON), written whole or not at all, checked when read."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+
+from pipeline.core.errors import ArtefactError, PrivacyError
+from pipeline.core.records import Identified, Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = TypeVar("R", bound=Record)
+RESTRICTED = "restricted"
+_MOST_ERRORS_SHOWN = 20
+# A cell that starts so is a formula to a spreadsheet program (OWASP, "CSV injection").
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` and rename it onto `path` when the block ends well.
+
+    The data are flushed to the disk before the rename, so that a crash leaves the old file or the new one,
+    never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o600 if RESTRICTED in path.absolute().parts else 0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        what = f"cannot write ({error.strerror})"
+        raise ArtefactError(what, where=str(path), remedy="check the free disk space and the permissions") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, kind: type[R], rows: Iterable[R]) -> None:
+    """Write records as TSV with a header line.
+
+    Raises
+    ------
+    PrivacyError
+        If `kind` may hold identifiers and `path` is not below a folder named ``restricted``.
+    """
+    _require_place(path, kind)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(kind.model_fields)
+        for row in rows:
+            writer.writerow([_cell(value) for value in row.model_dump(mode="json").values()])
+
+
+def read_table(path: Path, kind: type[R]) -> list[R]:
+    """Read a TSV table written by `write_table`, checking every row.
+
+    Raises
+    ------
+    ArtefactError
+        If the file is missing, has other columns, or rows that do not fit; all bad rows are named.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            lines = list(csv.reader(stream, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        what = f"cannot read the table ({type(error).__name__})"
+        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
+    columns = list(kind.model_fields)
+    if not lines or lines[0] != columns:
+        found = ", ".join(lines[0]) if lines else "nothing"
+        what = f"expected the columns {', '.join(columns)}; found {found}"
+        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again")
+    rows: list[R] = []
+    problems: list[str] = []
+    for number, cells in enumerate(lines[1:], start=2):
+        try:
+            rows.append(_parse(kind, columns, cells))
+        except (ValidationError, ValueError) as error:
+            problems.append(f"line {number}: {_summary(error)}")
+    if problems:
+        shown = "\n    ".join(problems[:_MOST_ERRORS_SHOWN])
+        what = f"{len(problems)} rows do not fit {kind.__name__}:\n    {shown}"
+        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again")
+    return rows
+
+
+def write_parquet(path: Path, kind: type[R], rows: Iterable[R], *, batch: int = 50_000) -> None:
+    """Write records as Parquet in row groups of `batch`, holding one group in memory at a time.
+
+    Raises
+    ------
+    PrivacyError
+        As `write_table`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _require_place(path, kind)
+    schema = _arrow_schema(kind)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        waiting: list[dict[str, object]] = []
+        for row in rows:
+            waiting.append(row.model_dump(mode="json"))
+            if len(waiting) == batch:
+                writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
+                waiting.clear()
+        writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
+
+
+def read_parquet(path: Path, kind: type[R]) -> Iterator[R]:
+    """Yield the records of a Parquet table, one row group in memory at a time.
+
+    Raises
+    ------
+    ArtefactError
+        If the file is missing, damaged, or a row does not fit.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                for row in file.read_row_group(group).to_pylist():
+                    yield kind.model_validate(row)
+    except (OSError, pa.ArrowException, ValidationError) as error:
+        what = f"cannot read the table ({type(error).__name__})"
+        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
+
+
+def write_document(path: Path, document: Record) -> None:
+    """Write one record as indented JSON, keys in the order of the fields; the same record, the same bytes."""
+    _require_place(path, type(document))
+    text = document.model_dump_json(indent=1)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_document(path: Path, kind: type[R]) -> R:
+    """Read a JSON document written by `write_document`.
+
+    Raises
+    ------
+    ArtefactError
+        If it is missing, damaged or does not fit.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        detail = _summary(error) if isinstance(error, ValidationError) else type(error).__name__
+        raise ArtefactError(
+            f"cannot read the document ({detail})", where=str(path), remedy="run the stage that writes it again"
+        ) from error
+
+
+def _require_place(path: Path, kind: type[Record]) -> None:
+    if issubclass(kind, Identified) and RESTRICTED not in path.absolute().parent.parts:
+        what = f"{kind.__name__} may hold identifiers and can only be written below a folder named {RESTRICTED}"
+        raise PrivacyError(what)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return json.dumps(value, separators=(",", ":"))
+    if isinstance(value, str) and value.startswith((*_FORMULA_STARTS, "'")):
+        return f"'{value}"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _parse(kind: type[R], columns: Sequence[str], cells: Sequence[str]) -> R:
+    if len(cells) != len(columns):
+        message = f"{len(cells)} cells where {len(columns)} were expected"
+        raise ValueError(message)
+    values: dict[str, object] = {}
+    for name, cell in zip(columns, cells, strict=True):
+        annotation = kind.model_fields[name].annotation
+        if cell == "" and annotation is not str:
+            values[name] = None
+        elif cell.startswith("[") and _holds(annotation, tuple):
+            values[name] = json.loads(cell)
+        else:
+            values[name] = cell.removeprefix("'")
+    return kind.model_validate(values)
+
+
+def _summary(error: Exception) -> str:
+    """Say which fields are wrong and why, without repeating their values."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3])
+    return str(error) if type(error) is ValueError else type(error).__name__
+
+
+def _holds(annotation: object, kind: type) -> bool:
+    """Tell whether an annotation is `kind`, or a union with a member that is."""
+    members = [annotation, *get_args(annotation)]
+    return any(member is kind or get_origin(member) is kind for member in members)
+
+
+def _arrow_schema(kind: type[Record]) -> "pa.Schema":
+    import pyarrow as pa
+
+    simple = ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64()), (tuple, pa.list_(pa.float64())))
+    fields = []
+    for name, field in kind.model_fields.items():
+        found = next((arrow for base, arrow in simple if _holds(field.annotation, base)), pa.string())
+        fields.append(pa.field(name, found))
+    return pa.schema(fields)

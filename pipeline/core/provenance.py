@@ -1,0 +1,126 @@
+"""What code and which libraries produced a result: a fingerprint for reruns, versions for the report."""
+
+import ast
+import hashlib
+import importlib.util
+import os
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = "pipeline"
+# The walk stops here: a stage reads its own section only, and sections travel as rule parameters of their own.
+NOT_FOLLOWED = frozenset({f"{PACKAGE}.config", f"{PACKAGE}.cli"})
+REPORTED_LIBRARIES = (
+    "torch", "monai", "pydicom", "nibabel", "scikit-learn", "numpy", "pyarrow", "snakemake", "pydantic",
+    "jinja2", "matplotlib", "typst", "safetensors", "pylibjpeg-openjpeg",
+)  # fmt: skip
+
+
+def fingerprint(module: str) -> str:
+    """Digest a module and everything of this package that it imports, docstrings and comments aside.
+
+    Snakemake does not see edits of imported modules; rules therefore carry this value as a parameter, so
+    that an edit reruns the stages that use the code and no others.
+
+    Parameters
+    ----------
+    module
+        Dotted name, for example ``"pipeline.stages.train"``. It is read, not imported.
+
+    Returns
+    -------
+    str
+        Twelve hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_closure(module)):
+        path = _source(name)
+        digest.update(name.encode())
+        digest.update(_code_digest(path))
+        if path.name == "__init__.py":
+            continue
+        for companion in _companions(path.parent):
+            digest.update(companion.name.encode())
+            digest.update(companion.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """List Python, the platform and the installed libraries as (name, version)."""
+    found = [("python", platform.python_version()), ("platform", f"{platform.system()} {platform.machine()}")]
+    for name in REPORTED_LIBRARIES:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            found.append((name, "not installed"))
+    return tuple(found)
+
+
+def available_cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+@cache
+def _source(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        message = f"no source for {name}"
+        raise ModuleNotFoundError(message)
+    return Path(spec.origin)
+
+
+@cache
+def _code_digest(path: Path) -> bytes:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        is_documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if is_documented and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            del body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).digest()
+
+
+@cache
+def _imports(name: str) -> frozenset[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(_source(name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    own = {target for target in found if target == PACKAGE or target.startswith(f"{PACKAGE}.")}
+    return frozenset(target for target in own - NOT_FOLLOWED if _is_module(target))
+
+
+@cache
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # "package.module.attribute"
+        return False
+
+
+def _closure(module: str) -> set[str]:
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting.extend(_imports(name))
+    return reached
+
+
+def _companions(folder: Path) -> list[Path]:
+    """Templates and tables that lie beside the code and decide what it does."""
+    if folder.name == "stages":
+        return []
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    )

@@ -1,0 +1,87 @@
+"""Reason codes: every exclusion and remark of the pipeline, what it means, and what to do about it."""
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """What a code means, and the remedy, in words for the report."""
+
+    meaning: str
+    remedy: str
+
+
+REASONS: dict[str, Reason] = {
+    # ingest: files
+    "EMPTY_FILE": Reason("The file has no bytes.", "Copy it again from the archive."),
+    "NOT_A_REGULAR_FILE": Reason("A link, pipe, socket or device; it was not opened.", "Copy the file itself."),
+    "NOT_DICOM": Reason("The file is not DICOM.", "Nothing, if it was not meant to be an image."),
+    "UNREADABLE_FILE": Reason("The file could not be opened.", "Check its permissions and the storage."),
+    "UNREADABLE_HEADER": Reason("The DICOM header is damaged.", "Export it again from the archive."),
+    "TRUNCATED_FILE": Reason("The file ends before its data do.", "Copy it again from the archive."),
+    "MISSING_IDENTITY": Reason(
+        "Patient ID or a Study, Series or SOP Instance UID is missing.", "Export it again from the archive."
+    ),
+    "NOT_AN_IMAGE": Reason(
+        "A DICOM object without images (report, presentation state, structure set, directory).",
+        "Nothing; such objects are counted and left out.",
+    ),
+    "UNSUPPORTED_TRANSFER_SYNTAX": Reason(
+        "No decoder is at hand for the file's compression.", "Decompress the file, or install the decoder."
+    ),
+    "UNSUPPORTED_IMAGE": Reason(
+        "The pixel format is not supported (colour, palette, several frames or an unusual bit depth).",
+        "Export single-frame grey images.",
+    ),
+    "BAD_DIMENSIONS": Reason("Rows, columns or frames are zero or beyond the limit.", "Check the file's source."),
+    "BAD_GEOMETRY": Reason(
+        "Position, orientation or spacing of a slice is missing or not a number.", "Export it again."
+    ),
+    "UNWANTED_MODALITY": Reason("The modality is not among those of the configuration.", "Nothing, if meant so."),
+    "DUPLICATE_FILE": Reason("The same instance again, byte for byte; the first is kept.", "Nothing."),
+    "CONFLICTING_INSTANCES": Reason(
+        "Several files with one SOP Instance UID but different bytes; none is used.",
+        "Find out which one is right and remove the others.",
+    ),
+    # deidentify: instances
+    "BURNED_IN_ANNOTATION": Reason(
+        "The file says that text is burned into the pixels; it is kept out.", "Mask the text, then set the flag to NO."
+    ),
+    "PIXELS_MAY_IDENTIFY": Reason(
+        "A modality whose pixels often carry names (ultrasound, secondary capture, photograph); kept out.",
+        "Check the images and give a rule for them.",
+    ),
+    "DEIDENTIFICATION_FAILED": Reason("The file could not be rewritten safely; it is kept out.", "Export it again."),
+    # check_quality: series
+    "INSTANCES_MISSING": Reason("The slices do not form an even, complete stack.", "Export the whole series."),
+    "DUPLICATE_POSITION": Reason("Two slices lie at one position.", "Separate the acquisitions."),
+    "MIXED_SERIES": Reason("Slices of one series differ in size, orientation or spacing.", "Separate the series."),
+    "TOO_FEW_SLICES": Reason("The series has fewer slices than the configuration asks for.", "Nothing, if meant so."),
+    "TILTED_GANTRY": Reason("The slices are sheared against their normal (gantry tilt).", "Nothing yet: left out."),
+    "LOW_CONTRAST": Reason("The pixel values hardly vary.", "Look at the image."),
+    "SATURATED": Reason("Many pixels stand at the lowest or highest value.", "Look at the image."),
+    "SMALL_MATRIX": Reason("The image has fewer pixels than the configuration asks for.", "Look at the image."),
+    "UNDECODABLE_PIXELS": Reason("The pixel data could not be decoded.", "Export it again from the archive."),
+    "CHECK_FAILED": Reason("A quality check could not be completed; the series is left out.", "Look at the image."),
+    # preprocess: series, images
+    "PREPROCESSING_FAILED": Reason("The image could not be brought to its standard form.", "Look at the image."),
+    # label: images, labels, patients
+    "NO_LABEL": Reason("The table has no label for the image.", "Add a row, if the image belongs to the study."),
+    "CONTRADICTORY_LABELS": Reason("The table gives several labels for one key.", "Correct the table."),
+    "UNKNOWN_LABEL": Reason("The label is none of the configured classes.", "Correct the table or the classes."),
+    "LABEL_WITHOUT_IMAGE": Reason("The table names somebody or something of whom no image is at hand.", "Nothing."),
+    "DUPLICATE_LABEL_ROW": Reason("The table has the same row more than once.", "Nothing."),
+    "PATIENT_HAS_SEVERAL_CLASSES": Reason("Images of one patient carry different labels; all are kept.", "Nothing."),
+    # split: images, patients
+    "SAME_IMAGE_TWICE": Reason("The same pixels stand twice for one patient; the first is kept.", "Nothing."),
+    "SAME_IMAGE_TWO_PATIENTS": Reason(
+        "The same pixels stand under two patients; the patients are kept on one side of every split.",
+        "Find out whether the two are one person.",
+    ),
+    "SAME_IMAGE_DIFFERENT_LABELS": Reason(
+        "The same pixels carry different labels; all of them are left out.", "Correct the labels."
+    ),
+    "SIMILAR_IMAGE_TWO_PATIENTS": Reason(
+        "Almost the same image stands under two patients; the patients are kept on one side of every split.",
+        "Find out whether the two are one person.",
+    ),
+}

@@ -1,0 +1,274 @@
+"""Records: one frozen type for each kind of row that stages exchange; units stand in the names.
+
+Every stage but the first two sees pseudonyms only. Types that may hold an identifier derive from
+`Identified` and are refused by `pipeline.core.artefacts` outside a folder named ``restricted``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Severity = Literal["excluded", "noted"]
+Unit = Literal["file", "instance", "series", "image", "patient", "label"]
+Role = Literal["train", "validation", "test"]
+Level = Literal["patient", "image"]
+Triple = tuple[float, float, float]
+Cosines = tuple[float, float, float, float, float, float]
+Pair = tuple[float, float]
+
+
+class Record(BaseModel):
+    """A frozen row; unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Identified(Record):
+    """A row that may hold identifiers: it can only be written below a folder named ``restricted``."""
+
+
+class Instance(Identified):
+    """One accepted DICOM file as found: header facts, no pixels. Lengths are in mm."""
+
+    path: str  # below the source folder, with forward slashes
+    size_bytes: int
+    file_sha256: str
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    modality: str
+    kind: Literal["image", "slice"]  # a projection image of its own, or one slice of a volume
+    rows: int
+    columns: int
+    frames: int
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    is_signed: bool
+    photometric_interpretation: str
+    burned_in_annotation: bool | None = None  # None: the file does not say
+    instance_number: int | None = None
+    image_position_mm: Triple | None = None
+    image_orientation: Cosines | None = None
+    pixel_spacing_mm: Pair | None = None  # between rows, between columns
+    study_date: str = ""  # YYYYMMDD as found
+    patient_age_years: float | None = None
+    patient_sex: str = ""
+    institution: str = ""
+    manufacturer: str = ""
+    manufacturer_model: str = ""
+    body_part: str = ""
+    view_position: str = ""
+
+
+class RejectedFile(Identified):
+    """Where a rejected file lies, for the person who may know; `Finding` has the public half."""
+
+    file_id: str
+    path: str
+    reason: str
+
+
+class PseudonymLink(Identified):
+    """The way back from a pseudonym to a patient."""
+
+    patient_id: str
+    patient: str
+    date_shift_days: int
+
+
+class Finding(Record):
+    """Something counted: an exclusion, or a remark on something that stays.
+
+    `unit_id` is a pseudonym, a pseudonymous UID or a keyed digest; `code` is a key of
+    `pipeline.core.reasons.REASONS`.
+    """
+
+    stage: str
+    unit: Unit
+    unit_id: str
+    code: str
+    severity: Severity
+    value: float | None = None  # the measured quantity where the code has one
+
+
+class FlowStep(Record):
+    """What went into a stage and what came out; the numbers must add up.
+
+    For stages that regroup (files into series, series into images) `produced` counts what is handed on in
+    `produced_unit`; otherwise it equals `left`.
+    """
+
+    stage: str
+    unit: Unit
+    entered: int = Field(ge=0)
+    excluded: int = Field(ge=0)
+    left: int = Field(ge=0)
+    produced_unit: Unit
+    produced: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "FlowStep":
+        if self.entered != self.excluded + self.left:
+            message = f"{self.stage}: {self.entered} entered, but {self.excluded} excluded + {self.left} left"
+            raise ValueError(message)
+        if self.unit == self.produced_unit and self.produced != self.left:
+            message = f"{self.stage}: {self.left} {self.unit} left, but {self.produced} handed on"
+            raise ValueError(message)
+        return self
+
+
+class Series(Record):
+    """One de-identified series; every identifier is a pseudonym, dates are shifted."""
+
+    patient: str
+    study_uid: str
+    series_uid: str
+    modality: str
+    kind: Literal["image", "volume"]
+    instances: int = Field(ge=1)
+    rows: int
+    columns: int
+    photometric_interpretation: str
+    site: str = ""  # keyed digest of the institution
+    scanner: str = ""  # manufacturer and model
+    body_part: str = ""
+    view_position: str = ""
+    study_date: str = ""  # YYYY-MM-DD, shifted by the patient's own number of days
+    patient_age_years: float | None = Field(default=None, ge=0, le=90)  # 90 stands for "above 89"
+    patient_sex: str = ""
+
+
+class Image(Record):
+    """One image (or volume) ready for a network, and how its values came to be."""
+
+    image_id: str  # the pseudonymous SOP Instance UID of an image, Series Instance UID of a volume
+    row: int = Field(ge=0)  # position in the pixel array of images; rank of the volume otherwise
+    patient: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str = ""  # empty for volumes
+    volume_file: str = ""  # below the volumes folder; empty for images
+    modality: str
+    site: str = ""
+    scanner: str = ""
+    view_position: str = ""
+    study_date: str = ""
+    patient_age_years: float | None = None
+    patient_sex: str = ""
+    source_rows: int
+    source_columns: int
+    source_slices: int = 1
+    pixel_spacing_mm: Pair | None = None  # of the source, between rows and between columns
+    was_inverted: bool = False  # MONOCHROME1 turned into MONOCHROME2
+    intensity_low: float  # modality value mapped to the lowest stored value
+    intensity_high: float  # modality value mapped to the highest stored value
+    pixel_sha256: str  # of the decoded modality values at full size
+    perceptual_hash: str = ""  # 16 hexadecimal digits (64-bit difference hash); empty for volumes
+
+
+class Label(Record):
+    """The class of one image."""
+
+    image_id: str
+    patient: str
+    label: str
+
+
+class FoldRole(Record):
+    """What one image does in one fold; the test parts of all folds cover every image once."""
+
+    fold: int = Field(ge=0)
+    image_id: str
+    row: int = Field(ge=0)
+    patient: str
+    group: str  # patients that share an image stand in one group
+    label: str
+    role: Role
+
+
+class EpochLog(Record):
+    """One epoch of one strategy in one fold."""
+
+    strategy: str
+    fold: int
+    epoch: int  # from 1
+    train_loss: float
+    validation_loss: float
+    validation_auroc: float | None  # None if the validation part holds one class only
+    learning_rate: float
+    seconds: float
+
+
+class Prediction(Record):
+    """The network's raw output for one image of a fold's validation or test part."""
+
+    strategy: str
+    fold: int
+    role: Role
+    image_id: str
+    patient: str
+    group: str
+    label: str
+    logits: tuple[float, ...]  # one per class, in the order of the study's classes
+
+
+class CalibratedPrediction(Record):
+    """An out-of-fold prediction as evaluated: calibrated and thresholded on inner data only."""
+
+    strategy: str
+    fold: int
+    level: Level
+    unit_id: str  # image or patient
+    patient: str
+    group: str
+    label: str
+    probabilities: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    decision: str  # the class decided at the fold's operating point
+
+
+class TrainingSummary(Record):
+    """How one strategy was trained in one fold: what the report says about weights, device and effort."""
+
+    strategy: str
+    fold: int
+    backbone: str
+    classes: tuple[str, ...]
+    weights_source: str  # registry entry or "file"
+    weights_file: str = ""  # file name without its folder
+    weights_sha256: str = ""
+    weights_licence: str = ""
+    trained_parameters: int
+    frozen_parameters: int
+    image_size: int
+    epochs: int  # epochs run
+    best_epoch: int  # the epoch whose weights are used; 0 for a closed-form head
+    train_images: int
+    validation_images: int
+    test_images: int
+    device: str
+    precision: str
+    threads: int
+    seed: int
+    seconds: float
+    software: tuple[tuple[str, str], ...]
+
+
+class Estimate(Record):
+    """A metric with its interval."""
+
+    strategy: str
+    level: Level
+    fold: int | None  # None: all folds
+    metric: str
+    value: float | None  # None: cannot be computed (see `note`)
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+    method: str = ""  # of the interval
+    patients: int
+    images: int
+    note: str = ""

@@ -1,0 +1,1 @@
+"""Numbers: metrics, intervals, calibration, thresholds, comparisons."""

@@ -1,0 +1,1 @@
+"""Pixels as arrays: preprocessing steps, quality findings, image files."""

@@ -1,0 +1,1 @@
+"""Networks: backbones, weights, strategies, fine-tuning, checkpoints, inference."""

@@ -1,0 +1,1 @@
+"""The built-in study: synthetic DICOM cohorts with planted hazards."""

@@ -1,0 +1,1 @@
+"""Documents: sections, figures, HTML and PDF rendering; they compute no number."""

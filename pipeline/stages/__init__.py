@@ -1,0 +1,1 @@
+"""One file per rule: read records, call libraries, write records."""
