@@ -38,6 +38,7 @@ STAGES = (
     "report",
 )
 SEES_IDENTIFIERS = frozenset({"phantom", "ingest", "deidentify", "label"})
+DOCTOR = "doctor"  # the one verb that is no stage
 EXIT_USER_ERROR = 2
 EXIT_BUG = 1
 
@@ -52,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = verbs.add_parser(name, help=summary, description=summary)
         if words and words[0] == name:  # only the verb asked for is imported
             _add_options(verb, stage(name), name)
+    _add_doctor(verbs)
     known = vars(parser.parse_args(words))
     name = known.pop("verb")
+    if name == DOCTOR:
+        from pipeline.doctor import examine
+
+        return examine(known["configfile"])
     log: Path | None = known.pop("log")
     try:
         open_log(log)
@@ -76,6 +82,13 @@ def stage(name: str) -> Callable[..., None]:
     """Import the function of a stage."""
     function: Callable[..., None] = getattr(importlib.import_module(f"pipeline.stages.{name}"), name)
     return function
+
+
+def _add_doctor(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "Examine the machine and a study: what is missing, and how to mend it."
+    verb = verbs.add_parser(DOCTOR, help=summary, description=summary)
+    note = "configuration of the study (default: the built-in one)"
+    verb.add_argument("--configfile", type=Path, default=Path("config/config.yaml"), metavar="FILE", help=note)
 
 
 def _summary(name: str) -> str:

@@ -21,7 +21,10 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 class Section(BaseModel):
     """A frozen group of settings; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    # Defaults are validated too, so that a default and the same value written out give the same text (`section`).
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
 
 
 class PhantomSettings(Section):
@@ -136,8 +139,8 @@ class SplitSettings(Section):
     """Fraction of each fold's training patients kept for early stopping, calibration and thresholds."""
     unit: Literal["patient", "site"] = "patient"
     """What stays on one side: patients, or whole sites (one site is then tested at a time)."""
-    max_hash_distance: int = Field(default=4, ge=0, le=16)
-    """Images of two patients whose 64-bit perceptual hashes differ in at most this many bits are compared closely."""
+    max_hash_distance: int = Field(default=32, ge=0, le=64)
+    """Images of two patients whose 512-bit perceptual hashes differ in at most this many bits are compared closely."""
 
 
 class AugmentationSettings(Section):
@@ -332,7 +335,10 @@ def check(values: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str) ->
 
 def schema() -> dict[str, Any]:
     """JSON Schema of the configuration, for editors (``config/config.schema.json``)."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    weights = found["$defs"]["WeightsSettings"]
+    found["$defs"]["WeightsSettings"] = {"anyOf": [{"enum": ["imagenet", "random"]}, weights]}  # the bare word
+    return found
 
 
 def _describe(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str) -> str:

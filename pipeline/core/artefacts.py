@@ -25,26 +25,30 @@ _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path` and rename it onto `path` when the block ends well.
 
     The data are flushed to the disk before the rename, so that a crash leaves the old file or the new one,
-    never half of one.
+    never half of one. Without `flush` that holds for a crash of the program but not of the machine: for the
+    many small files of a folder that is made anew as a whole, and whose reader notices a damaged file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        _flush_to_disk(temporary)
+        if flush:
+            _flush_to_disk(temporary)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o600 if RESTRICTED in path.absolute().parts else 0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        what = f"cannot write ({error.strerror})"
-        raise ArtefactError(what, where=str(path), remedy="check the free disk space and the permissions") from error
+        raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,10 +63,13 @@ def write_table(path: Path, kind: type[R], rows: Iterable[R]) -> None:
     """
     _require_place(path, kind)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(kind.model_fields)
+        plain = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        # The csv module does not quote a bare carriage return, and takes it for the end of a line when reading.
+        quoted = csv.writer(stream, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(kind.model_fields)
         for row in rows:
-            writer.writerow([_cell(value) for value in row.model_dump(mode="json").values()])
+            cells = [_cell(value) for value in row.model_dump(mode="json").values()]
+            (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
 
 
 def read_table(path: Path, kind: type[R]) -> list[R]:
@@ -165,6 +172,26 @@ def read_document(path: Path, kind: type[R]) -> R:
         raise ArtefactError(
             f"cannot read the document ({detail})", where=str(path), remedy="run the stage that writes it again"
         ) from error
+
+
+def list_files(folder: Path, suffix: str, expected: int) -> list[Path]:
+    """List the files of a folder that a stage wrote, sorted by name.
+
+    Raises
+    ------
+    ArtefactError
+        If there are not `expected` of them.
+    """
+    paths = sorted(folder.glob(f"*{suffix}"))
+    if len(paths) != expected:
+        what = f"{len(paths)} files where {expected} are listed"
+        raise ArtefactError(what, where=str(folder), remedy="run the stage that writes them again")
+    return paths
+
+
+def _cannot_write(path: Path, error: OSError) -> ArtefactError:
+    what = f"cannot write ({error.strerror})"
+    return ArtefactError(what, where=str(path), remedy="check the free disk space and the permissions")
 
 
 def _require_place(path: Path, kind: type[Record]) -> None:

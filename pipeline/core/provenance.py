@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import os
 import platform
 from functools import cache
@@ -10,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGE = "pipeline"
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 # The walk stops here: a stage reads its own section only, and sections travel as rule parameters of their own.
 NOT_FOLLOWED = frozenset({f"{PACKAGE}.config", f"{PACKAGE}.cli"})
 REPORTED_LIBRARIES = (
@@ -36,7 +36,7 @@ def fingerprint(module: str) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(_closure(module)):
-        path = _source(name)
+        path = _required_source(name)
         digest.update(name.encode())
         digest.update(_code_digest(path))
         if path.name == "__init__.py":
@@ -64,12 +64,19 @@ def available_cores() -> int:
 
 
 @cache
-def _source(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
+def _source(name: str) -> Path | None:
+    """Find a module's file by its name alone: asking the import system would import the packages above it."""
+    place = PACKAGE_FOLDER.joinpath(*name.split(".")[1:])
+    candidates = (place.with_suffix(".py"), place / "__init__.py") if name != PACKAGE else (place / "__init__.py",)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _required_source(name: str) -> Path:
+    path = _source(name)
+    if path is None:
         message = f"no source for {name}"
         raise ModuleNotFoundError(message)
-    return Path(spec.origin)
+    return path
 
 
 @cache
@@ -86,22 +93,14 @@ def _code_digest(path: Path) -> bytes:
 @cache
 def _imports(name: str) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(_source(name).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(_required_source(name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
     own = {target for target in found if target == PACKAGE or target.startswith(f"{PACKAGE}.")}
-    return frozenset(target for target in own - NOT_FOLLOWED if _is_module(target))
-
-
-@cache
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # "package.module.attribute"
-        return False
+    return frozenset(target for target in own - NOT_FOLLOWED if _source(target) is not None)
 
 
 def _closure(module: str) -> set[str]:

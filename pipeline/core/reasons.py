@@ -42,6 +42,10 @@ REASONS: dict[str, Reason] = {
         "Several files with one SOP Instance UID but different bytes; none is used.",
         "Find out which one is right and remove the others.",
     ),
+    "INCONSISTENT_IDENTITY": Reason(
+        "A study stands under several patients, or a series under several studies or modalities; none of it is used.",
+        "Correct the patient and study of these files.",
+    ),
     # deidentify: instances
     "BURNED_IN_ANNOTATION": Reason(
         "The file says that text is burned into the pixels; it is kept out.", "Mask the text, then set the flag to NO."

@@ -167,7 +167,7 @@ class Image(Record):
     intensity_low: float  # modality value mapped to the lowest stored value
     intensity_high: float  # modality value mapped to the highest stored value
     pixel_sha256: str  # of the decoded modality values at full size
-    perceptual_hash: str = ""  # 16 hexadecimal digits (64-bit difference hash); empty for volumes
+    perceptual_hash: str = ""  # 128 hexadecimal digits (512-bit difference hash); empty for volumes
 
 
 class Label(Record):

@@ -5,7 +5,7 @@
 
 from pydantic import Field
 
-from pipeline.core.records import EpochLog, Estimate, FlowStep, Level, Record, Severity, TrainingSummary, Unit
+from pipeline.core.records import EpochLog, Estimate, FlowStep, Level, Pair, Record, Severity, TrainingSummary, Unit
 
 
 class FindingCount(Record):
@@ -72,16 +72,20 @@ class Calibration(Record):
     """Agreement of predicted probabilities and observed frequencies after the folds' own calibration.
 
     `slope` and `intercept` are those of a logistic regression of the outcome on the logit (Cox, 1958,
-    doi:10.1093/biomet/45.3-4.562); perfect is 1 and 0.
+    doi:10.1093/biomet/45.3-4.562); perfect is 1 and 0. Each fold's logits were divided by its temperature and
+    given its offset before.
     """
 
     class_name: str
     bins: tuple[CalibrationBin, ...]
     slope: float | None
+    slope_interval: Pair | None = None
     intercept: float | None
+    intercept_interval: Pair | None = None
     brier: float
     expected_error: float  # ECE over the bins of equal mass
     fold_temperatures: tuple[float, ...]
+    fold_offsets: tuple[float, ...] = ()  # added to the class's logit; of two classes, to the difference of logits
     note: str = ""
 
 
@@ -164,5 +168,3 @@ class Evaluation(Record):
             ),
             None,
         )
-
-

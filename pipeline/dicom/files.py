@@ -1,0 +1,248 @@
+"""DICOM files as hostile input: opening, preamble and file meta information, bounded inflation, bounded headers.
+
+What is wrong with one file is a `FileFault` with a reason code; it never carries a value of the file.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import stat
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pydicom.config
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+PIXEL_DATA = 0x7FE00010
+_FLOAT_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009})
+_PREAMBLE_BYTES = 128
+_MAGIC = b"DICM"
+_META_GROUP = 0x0002
+# Far above any real header; each bounds the time and the memory that a made-up file can cost.
+_MOST_ELEMENTS = 100_000
+_LARGEST_VALUE_BYTES = 1 << 20  # longer values are skipped; no header element read here comes near
+_INFLATION_STEP_BYTES = 1 << 20
+MEGABYTE = 1_000_000
+LARGEST_PIXEL_BYTES = 512 * MEGABYTE
+INFLATION_ROOM_BYTES = 16 * MEGABYTE  # what a deflated data set may hold beside its pixels
+
+
+class FileFault(Exception):  # noqa: N818  a fault of the file; its code is the whole message
+    """One file cannot be used.
+
+    Parameters
+    ----------
+    code
+        A key of `pipeline.core.reasons.REASONS`.
+    """
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open DICOM file behind its file meta information.
+
+    Attributes
+    ----------
+    meta
+        File meta information (group 0002).
+    transfer_syntax_uid
+        From the meta information, never empty.
+    body
+        The data set, positioned at its first element; inflated if the file is deflated.
+    end
+        Position in `body` behind its last byte.
+    is_implicit, is_little_endian
+        How the data set is encoded.
+    stream
+        The file itself.
+    size_bytes
+        Length of the file.
+    """
+
+    meta: Dataset
+    transfer_syntax_uid: str
+    body: BinaryIO
+    end: int
+    is_implicit: bool
+    is_little_endian: bool
+    stream: io.BufferedReader
+    size_bytes: int
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom: its warnings and log lines repeat values of the file, and validation is ours."""
+    settings = pydicom.config.settings
+    before = (settings.reading_validation_mode, settings.writing_validation_mode)
+    logger = logging.getLogger("pydicom")
+    was_disabled = logger.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings.reading_validation_mode = pydicom.config.IGNORE
+        settings.writing_validation_mode = pydicom.config.IGNORE
+        logger.disabled = True
+        try:
+            yield
+        finally:
+            logger.disabled = was_disabled
+            settings.reading_validation_mode, settings.writing_validation_mode = before
+
+
+@contextmanager
+def opened(path: Path, largest_inflated_bytes: int) -> Iterator[Source]:
+    """Open a DICOM file without following a link and without waiting for a pipe.
+
+    Parameters
+    ----------
+    path
+        The file.
+    largest_inflated_bytes
+        A deflated data set that inflates to more is refused; no more is ever held in memory.
+
+    Raises
+    ------
+    FileFault
+        ``NOT_A_REGULAR_FILE``, ``UNREADABLE_FILE``, ``EMPTY_FILE``, ``NOT_DICOM``, ``UNREADABLE_HEADER`` or, for
+        a deflated file that is too large, ``BAD_DIMENSIONS``.
+
+    References
+    ----------
+    DICOM PS3.10, section 7.1 (preamble and file meta information); PS3.5, section A.5 (deflated).
+    """
+    with _open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size == 0:
+            raise FileFault("EMPTY_FILE")
+        if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
+            raise FileFault("NOT_DICOM")
+        meta = _read_elements(stream, False, True, stop=lambda tag: tag.group != _META_GROUP)
+        syntax = str(meta.get("TransferSyntaxUID", "") or "")
+        if not syntax:
+            raise FileFault("UNREADABLE_HEADER")
+        body: BinaryIO = stream
+        end = size
+        if syntax == DeflatedExplicitVRLittleEndian:
+            body, end = _inflated(stream, largest_inflated_bytes)
+        yield Source(
+            meta=meta,
+            transfer_syntax_uid=syntax,
+            body=body,
+            end=end,
+            is_implicit=syntax == ImplicitVRLittleEndian,
+            is_little_endian=syntax != ExplicitVRBigEndian,
+            stream=stream,
+            size_bytes=size,
+        )
+
+
+def read_elements(source: Source, tags: Sequence[int]) -> Dataset:
+    """Read some elements up to the pixel data, and leave the body at the pixel data (or at its end).
+
+    Values longer than a megabyte are skipped, not read.
+
+    Raises
+    ------
+    FileFault
+        ``UNREADABLE_HEADER``.
+    """
+    return _read_elements(
+        source.body,
+        source.is_implicit,
+        source.is_little_endian,
+        stop=lambda tag: tag == PIXEL_DATA or tag in _FLOAT_PIXEL_DATA,
+        tags=tags,
+    )
+
+
+def sha256(source: Source) -> str:
+    """Digest the whole file and leave every position as it was."""
+    position = source.stream.tell()
+    source.stream.seek(0)
+    digest = hashlib.file_digest(source.stream, "sha256").hexdigest()
+    source.stream.seek(position)
+    return digest
+
+
+@contextmanager
+def _open_regular(path: Path) -> Iterator[io.BufferedReader]:
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for a writer; it changes nothing for a regular file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        code = "UNREADABLE_FILE" if _is_regular(path) else "NOT_A_REGULAR_FILE"
+        raise FileFault(code) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileFault("NOT_A_REGULAR_FILE")
+    with os.fdopen(descriptor, "rb") as stream:
+        yield stream
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return True  # it is gone or out of reach: unreadable, of whatever type it is
+
+
+def _read_elements(
+    stream: BinaryIO,
+    is_implicit: bool,
+    is_little_endian: bool,
+    *,
+    stop: Callable[[BaseTag], bool],
+    tags: Sequence[int] | None = None,
+) -> Dataset:
+    seen = 0
+
+    def stop_when(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal seen
+        seen += 1
+        return stop(tag) or seen > _MOST_ELEMENTS
+
+    try:
+        found = read_dataset(
+            stream,
+            is_implicit,
+            is_little_endian,
+            stop_when=stop_when,
+            defer_size=_LARGEST_VALUE_BYTES,
+            specific_tags=list(tags) if tags is not None else None,
+        )
+    except Exception:  # noqa: BLE001  a damaged header makes pydicom raise nearly anything; its texts repeat values
+        raise FileFault("UNREADABLE_HEADER") from None
+    if seen > _MOST_ELEMENTS or found.original_encoding[0] not in {is_implicit, None}:
+        raise FileFault("UNREADABLE_HEADER")
+    return found
+
+
+def _inflated(stream: BinaryIO, largest_bytes: int) -> tuple[BinaryIO, int]:
+    body = io.BytesIO()
+    inflator = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    try:
+        while not inflator.eof:
+            packed = inflator.unconsumed_tail or stream.read(_INFLATION_STEP_BYTES)
+            plain = inflator.decompress(packed, _INFLATION_STEP_BYTES)
+            if not packed and not plain:
+                raise FileFault("TRUNCATED_FILE")
+            body.write(plain)
+            if body.tell() > largest_bytes:
+                raise FileFault("BAD_DIMENSIONS")
+    except zlib.error:
+        raise FileFault("UNREADABLE_HEADER") from None
+    end = body.tell()
+    body.seek(0)
+    return body, end

@@ -1,0 +1,85 @@
+"""Hazards: images whose pixels may show who the patient is, and which are therefore kept out."""
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    BreastProjectionXRayImageStorageForPresentation,
+    BreastProjectionXRayImageStorageForProcessing,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalIntraOralXRayImageStorageForPresentation,
+    DigitalIntraOralXRayImageStorageForProcessing,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MRImageStorage,
+    NuclearMedicineImageStorage,
+    PositronEmissionTomographyImageStorage,
+    RTImageStorage,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
+)
+
+from pipeline.dicom import elements
+
+# What comes from a detector and nothing else. All other storage classes (secondary capture, ultrasound, visible
+# light, ophthalmology, classes of tomorrow) may show names, screens or faces: kept out until a rule covers them.
+DETECTOR_CLASSES = frozenset(
+    {
+        BreastProjectionXRayImageStorageForPresentation,
+        BreastProjectionXRayImageStorageForProcessing,
+        ComputedRadiographyImageStorage,
+        CTImageStorage,
+        DigitalIntraOralXRayImageStorageForPresentation,
+        DigitalIntraOralXRayImageStorageForProcessing,
+        DigitalMammographyXRayImageStorageForPresentation,
+        DigitalMammographyXRayImageStorageForProcessing,
+        DigitalXRayImageStorageForPresentation,
+        DigitalXRayImageStorageForProcessing,
+        MRImageStorage,
+        NuclearMedicineImageStorage,
+        PositronEmissionTomographyImageStorage,
+        RTImageStorage,
+        XRayAngiographicImageStorage,
+        XRayRadiofluoroscopicImageStorage,
+    }
+)
+DETECTOR_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT", "PX", "RF", "RG", "RTIMAGE", "XA"})
+_SCREEN_WORDS = ("SCREEN", "CAPTURE")
+# One for each of the sixteen overlay planes (PS3.5, section 7.6).
+_OVERLAY_BIT_POSITIONS = tuple(0x60000102 + (plane << 17) for plane in range(16))
+_KEYWORDS = (
+    "SOPClassUID", "Modality", "ImageType", "BurnedInAnnotation", "RecognizableVisualFeatures", "ConversionType",
+)  # fmt: skip
+HAZARD_TAGS = (
+    *(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None),
+    *_OVERLAY_BIT_POSITIONS,
+)
+
+
+def hazard(dataset: Dataset) -> str:
+    """Give the reason code why an image's pixels may identify somebody, or an empty text.
+
+    In doubt the answer is yes: an annotation flag with any value but NO counts as YES, and a modality or
+    storage class that is not known to come from a detector counts as a photograph.
+
+    References
+    ----------
+    DICOM PS3.15, section E.3.1 (Clean Pixel Data Option) and E.3.2 (Clean Recognizable Visual Features Option).
+    """
+    if elements.text(dataset, "BurnedInAnnotation").upper() not in {"", "NO"}:
+        return "BURNED_IN_ANNOTATION"
+    is_captured = (
+        elements.text(dataset, "SOPClassUID") not in DETECTOR_CLASSES
+        or elements.text(dataset, "Modality") not in DETECTOR_MODALITIES
+        or elements.text(dataset, "ConversionType") != ""
+        or elements.text(dataset, "RecognizableVisualFeatures").upper() not in {"", "NO"}
+        or any(word in value.upper() for value in elements.texts(dataset, "ImageType") for word in _SCREEN_WORDS)
+    )
+    return "PIXELS_MAY_IDENTIFY" if is_captured or _has_overlay_in_pixels(dataset) else ""
+
+
+def _has_overlay_in_pixels(dataset: Dataset) -> bool:
+    """Tell whether a retired overlay hides in the unused bits of the pixels (PS3.5, section 8.1.2)."""
+    return any(elements.integer(dataset, tag) != 0 for tag in _OVERLAY_BIT_POSITIONS if tag in dataset)

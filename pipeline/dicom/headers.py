@@ -1,0 +1,204 @@
+"""Headers: one file becomes an `Instance`, or the reason code why it does not; pixels are not decoded."""
+
+import math
+from collections.abc import Collection
+from datetime import date
+from pathlib import Path
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from pipeline.core.records import Instance
+from pipeline.dicom import elements
+from pipeline.dicom.files import (
+    INFLATION_ROOM_BYTES,
+    FileFault,
+    Source,
+    opened,
+    quiet,
+    read_elements,
+    sha256,
+)
+from pipeline.dicom.geometry import is_orientation
+from pipeline.dicom.pixel_format import (
+    PIXEL_FORMAT_KEYWORDS,
+    PixelFormat,
+    check_pixel_data,
+    pixel_element,
+    pixel_format,
+)
+from pipeline.dicom.pixels import is_decodable
+
+# Modalities whose instances are slices of a volume; every other one holds images that stand alone.
+SLICE_MODALITIES = frozenset({"CT", "MR", "PT"})
+_IDENTITY_KEYWORDS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_KEYWORDS = (
+    "SpecificCharacterSet", "SOPClassUID", "Modality", *_IDENTITY_KEYWORDS, *PIXEL_FORMAT_KEYWORDS,
+    "BurnedInAnnotation", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "ImagerPixelSpacing", "NominalScannedPixelSpacing", "StudyDate", "PatientAge", "PatientBirthDate", "PatientSex",
+    "InstitutionName", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "ViewPosition",
+)  # fmt: skip
+_TAGS = tuple(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
+_YEARS_OF = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+_OLDEST_YEARS = 150
+_AGE_CHARACTERS = 4  # nnnD, nnnW, nnnM or nnnY (PS3.5, table 6.2-1)
+_DATE_CHARACTERS = 8
+
+
+def read_header(path: Path, relative_path: str, *, modalities: Collection[str], largest_bytes: int) -> Instance | str:
+    """Read what one file says about itself, and prove what can be proved without decoding its pixels.
+
+    Parameters
+    ----------
+    path
+        The file; a link is not followed, a pipe is not waited for.
+    relative_path
+        How the record names the file.
+    modalities
+        The modalities wanted.
+    largest_bytes
+        Largest length of the decoded pixels.
+
+    Returns
+    -------
+    Instance | str
+        The record, or a key of `pipeline.core.reasons.REASONS`. Whatever a file holds, nothing is raised.
+    """
+    try:
+        with quiet(), opened(path, largest_bytes + INFLATION_ROOM_BYTES) as source:
+            return _instance(source, relative_path, modalities, largest_bytes)
+    except FileFault as fault:
+        return fault.code
+    except OSError:
+        return "UNREADABLE_FILE"
+    except Exception:  # noqa: BLE001  one damaged file must not stop a scan, whatever it does to the libraries
+        return "UNREADABLE_HEADER"
+
+
+def age_years(patient_age: str, birth_date: str, study_date: str) -> float | None:
+    """Compute the age at the study from Patient's Age, or else from the two dates.
+
+    Parameters
+    ----------
+    patient_age
+        For example ``"045Y"`` or ``"003M"``.
+    birth_date, study_date
+        ``YYYYMMDD``.
+
+    Returns
+    -------
+    float | None
+        Years; from dates whole years (whole months below two years). None if it is unknown or absurd.
+
+    Examples
+    --------
+    >>> age_years("045Y", "", ""), age_years("006M", "", ""), age_years("", "19600301", "20240229")
+    (45.0, 0.5, 63.0)
+    """
+    age: float | None = None
+    if len(patient_age) == _AGE_CHARACTERS and patient_age[:3].isdecimal() and patient_age[3] in _YEARS_OF:
+        age = int(patient_age[:3]) * _YEARS_OF[patient_age[3]]
+    else:
+        born, seen = parsed_date(birth_date), parsed_date(study_date)
+        if born is not None and seen is not None:
+            months = 12 * (seen.year - born.year) + seen.month - born.month - (seen.day < born.day)
+            age = float(months // 12) if months >= 24 else months / 12
+    return age if age is not None and 0 <= age <= _OLDEST_YEARS else None
+
+
+def parsed_date(value: str) -> date | None:
+    """Read a DICOM date ``YYYYMMDD`` (PS3.5, table 6.2-1); None if it is none."""
+    if len(value) != _DATE_CHARACTERS or not value.isdecimal() or not value.isascii():
+        return None
+    try:
+        return date(int(value[:4]), int(value[4:6]), int(value[6:]))
+    except ValueError:
+        return None
+
+
+def _instance(source: Source, relative_path: str, modalities: Collection[str], largest_bytes: int) -> Instance:
+    dataset = read_elements(source, _TAGS)
+    sop_class = elements.text(dataset, "SOPClassUID") or elements.text(source.meta, "MediaStorageSOPClassUID")
+    modality = elements.text(dataset, "Modality")
+    _check_kind(source, sop_class, modality, modalities)
+    pixels = pixel_element(source)
+    if not modality or not all(elements.text(dataset, keyword) for keyword in _IDENTITY_KEYWORDS):
+        raise FileFault("MISSING_IDENTITY")
+    if not _is_image_class(sop_class):
+        raise FileFault("UNSUPPORTED_IMAGE")
+    form = pixel_format(dataset, largest_bytes)
+    if not is_decodable(source.transfer_syntax_uid):
+        raise FileFault("UNSUPPORTED_TRANSFER_SYNTAX")
+    check_pixel_data(source, pixels, form)
+    _check_geometry(dataset, modality)
+    return _record(dataset, source, relative_path, sop_class, form)
+
+
+def _check_kind(source: Source, sop_class: str, modality: str, modalities: Collection[str]) -> None:
+    """Turn away what is no image, or of a modality nobody asked for, before its pixels are looked at."""
+    if UID(sop_class).type and not _is_image_class(sop_class):
+        raise FileFault("NOT_AN_IMAGE")
+    if source.body.tell() >= source.end:  # no pixel data; and the last value read may have been cut short
+        raise FileFault("TRUNCATED_FILE")
+    if modality and modality not in modalities:
+        raise FileFault("UNWANTED_MODALITY")
+
+
+def _is_image_class(sop_class: str) -> bool:
+    """Tell by its name in the standard whether a storage class holds images (PS3.4, annex B; PS3.6, annex A)."""
+    return "Image Storage" in UID(sop_class).name
+
+
+def _check_geometry(dataset: Dataset, modality: str) -> None:
+    """Refuse a slice without its place: it cannot become part of a volume (PS3.3, C.7.6.2)."""
+    if modality not in SLICE_MODALITIES:
+        return
+    orientation = elements.cosines(dataset, "ImageOrientationPatient")
+    known = elements.triple(dataset, "ImagePositionPatient") and elements.positive_pair(dataset, "PixelSpacing")
+    if not known or orientation is None or not is_orientation(orientation):
+        raise FileFault("BAD_GEOMETRY")
+
+
+def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str, form: PixelFormat) -> Instance:
+    modality = elements.text(dataset, "Modality")
+    study_date = elements.text(dataset, "StudyDate")
+    spacings = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+    burned_in = {"YES": True, "NO": False}.get(elements.text(dataset, "BurnedInAnnotation").upper())
+    number = elements.number(dataset, "InstanceNumber")
+    return Instance(
+        path=relative_path,
+        size_bytes=source.size_bytes,
+        file_sha256=sha256(source),
+        patient_id=elements.text(dataset, "PatientID"),
+        study_uid=elements.text(dataset, "StudyInstanceUID"),
+        series_uid=elements.text(dataset, "SeriesInstanceUID"),
+        sop_uid=elements.text(dataset, "SOPInstanceUID"),
+        sop_class_uid=sop_class,
+        transfer_syntax_uid=source.transfer_syntax_uid,
+        modality=modality,
+        kind="slice" if modality in SLICE_MODALITIES else "image",
+        rows=form.rows,
+        columns=form.columns,
+        frames=1,
+        samples_per_pixel=1,
+        bits_allocated=form.bits_allocated,
+        bits_stored=form.bits_stored,
+        is_signed=form.is_signed,
+        photometric_interpretation=form.photometric_interpretation,
+        burned_in_annotation=burned_in,
+        instance_number=int(number) if number is not None and abs(number) < math.ldexp(1, 31) else None,
+        image_position_mm=elements.triple(dataset, "ImagePositionPatient"),
+        image_orientation=elements.cosines(dataset, "ImageOrientationPatient"),
+        pixel_spacing_mm=next((pair for word in spacings if (pair := elements.positive_pair(dataset, word))), None),
+        study_date=study_date,
+        patient_age_years=age_years(
+            elements.text(dataset, "PatientAge"), elements.text(dataset, "PatientBirthDate"), study_date
+        ),
+        patient_sex=elements.text(dataset, "PatientSex"),
+        institution=elements.text(dataset, "InstitutionName"),
+        manufacturer=elements.text(dataset, "Manufacturer"),
+        manufacturer_model=elements.text(dataset, "ManufacturerModelName"),
+        body_part=elements.text(dataset, "BodyPartExamined"),
+        view_position=elements.text(dataset, "ViewPosition"),
+    )

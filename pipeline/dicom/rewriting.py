@@ -1,0 +1,170 @@
+"""Rewriting: one file of the archive becomes one de-identified file, or a reason code; its pixels stay as they are."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+
+from pipeline.core.artefacts import replacing
+from pipeline.core.errors import PipelineError
+from pipeline.core.records import Instance
+from pipeline.dicom import elements
+from pipeline.dicom.confidentiality import Identity, deidentified, fixed_words, profile
+from pipeline.dicom.encoding import encoded_file, encoded_header
+from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, opened, quiet, read_elements, sha256
+from pipeline.dicom.hazards import HAZARD_TAGS, hazard
+from pipeline.dicom.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
+from pipeline.dicom.paths import from_text
+from pipeline.dicom.pixel_format import pixel_element
+from pipeline.dicom.pseudonyms import Pseudonyms
+
+_IDENTITY_KEYWORDS = (*NAME_KEYWORDS, *CODE_KEYWORDS, *UID_KEYWORDS, "PatientBirthDate")
+WORTH_PROCESSES = 400  # fewest instances for which starting worker processes pays
+FAILED = "DEIDENTIFICATIONFAILED"
+# Elements that are in no list are never even read.
+_TAGS = (
+    *(rule.tag for rule in profile() if "." not in rule.attribute and rule.action != "pixels"),
+    *(tag for keyword in _IDENTITY_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None),
+    *HAZARD_TAGS,
+)
+# Comments of a compressed image stand in front of its data or behind them. Short words turn up there by chance.
+_CODESTREAM_ENDS_BYTES = 1 << 16
+_SHORTEST_WORD_IN_CODESTREAM = 6
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What later stages may know about a de-identified instance; every identifier is a pseudonym."""
+
+    source_sha256: str
+    patient: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    site: str
+    modality: str
+    kind: str
+    rows: int
+    columns: int
+    photometric_interpretation: str
+    scanner: str
+    body_part: str
+    view_position: str
+    study_date: str  # YYYYMMDD, shifted
+    patient_age: str
+    patient_sex: str
+
+
+@dataclass(frozen=True)
+class Rewriter:
+    """Rewrites instances of one archive into one folder.
+
+    Parameters
+    ----------
+    source
+        The folder that was scanned; it is only read.
+    target
+        Where ``<series_uid>/<sop_uid>.dcm`` are written, with pseudonymous UIDs.
+    pseudonyms
+        The keyed names.
+    largest_date_shift_days
+        Dates of a patient move back by one to this many days.
+    """
+
+    source: Path
+    target: Path
+    pseudonyms: Pseudonyms
+    largest_date_shift_days: int
+
+    def __call__(self, instance: Instance) -> Rewritten | str:
+        """De-identify one instance.
+
+        Returns
+        -------
+        Rewritten | str
+            What was written, or ``BURNED_IN_ANNOTATION``, ``PIXELS_MAY_IDENTIFY`` or ``DEIDENTIFICATIONFAILED``,
+            in which case nothing was.
+
+        Raises
+        ------
+        ArtefactError
+            If the target cannot be written.
+        """
+        try:
+            with quiet():
+                return self._rewrite(instance)
+        except PipelineError:
+            raise
+        except FileFault as fault:
+            return fault.code if fault.code in {"BURNED_IN_ANNOTATION", "PIXELS_MAY_IDENTIFY"} else FAILED
+        except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
+            return FAILED
+
+    def _rewrite(self, instance: Instance) -> Rewritten:
+        room = instance.rows * instance.columns * instance.bits_allocated // 8 + INFLATION_ROOM_BYTES
+        with opened(self._inside_source(instance), room) as file:
+            if file.size_bytes != instance.size_bytes or sha256(file) != instance.file_sha256:
+                raise FileFault(FAILED)  # not the file that was scanned
+            found = read_elements(file, _TAGS)
+            code = hazard(found)
+            if code:
+                raise FileFault(code)
+            place = pixel_element(file)
+            file.body.seek(place.start)
+            pixels = file.body.read(place.length)
+        identity = Identity(self.pseudonyms, instance.patient_id, self.largest_date_shift_days, identity_tokens(found))
+        result = deidentified(found, identity)
+        header = encoded_header(result, instance.transfer_syntax_uid)
+        _refuse_leaks(result, b"".join(header), identity.tokens, pixels if place.is_encapsulated else b"")
+        written = self._describe(result, instance)
+        target = self.target / written.series_uid / f"{written.sop_uid}.dcm"
+        with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
+            stream.writelines(encoded_file(header, instance.transfer_syntax_uid, place, pixels))
+        return written
+
+    def _inside_source(self, instance: Instance) -> Path:
+        """Refuse a path that has come to lead out of the folder (a folder replaced by a link since the scan)."""
+        path = Path(self.source, from_text(instance.path))
+        root = os.path.realpath(self.source)
+        if os.path.commonpath([root, os.path.realpath(path)]) != root:
+            raise FileFault(FAILED)
+        return path
+
+    def _describe(self, result: Dataset, instance: Instance) -> Rewritten:
+        scanner = " ".join(filter(None, (elements.text(result, k) for k in ("Manufacturer", "ManufacturerModelName"))))
+        return Rewritten(
+            source_sha256=instance.file_sha256,
+            patient=elements.text(result, "PatientID"),
+            study_uid=elements.text(result, "StudyInstanceUID"),
+            series_uid=elements.text(result, "SeriesInstanceUID"),
+            sop_uid=elements.text(result, "SOPInstanceUID"),
+            site=self.pseudonyms.site(instance.institution),
+            modality=elements.text(result, "Modality"),
+            kind=instance.kind,
+            rows=instance.rows,
+            columns=instance.columns,
+            photometric_interpretation=instance.photometric_interpretation,
+            scanner=scanner,
+            body_part=elements.text(result, "BodyPartExamined"),
+            view_position=elements.text(result, "ViewPosition"),
+            study_date=elements.text(result, "StudyDate"),
+            patient_age=elements.text(result, "PatientAge"),
+            patient_sex=elements.text(result, "PatientSex"),
+        )
+
+
+def _refuse_leaks(result: Dataset, header: bytes, tokens: Tokens, codestream: bytes) -> None:
+    """Search what is about to be written for the source's identity; the rules should leave nothing to be found."""
+    generated = [
+        elements.text(result, rule.attribute)
+        for rule in profile()
+        if rule.action in {"uid", "date", "pseudonym", "age"} and rule.attribute in result
+    ]
+    ends = codestream[:_CODESTREAM_ENDS_BYTES] + codestream[-_CODESTREAM_ENDS_BYTES:]
+    long_words = Tokens(frozenset(word for word in tokens.words if len(word) >= _SHORTEST_WORD_IN_CODESTREAM))
+    if tokens.are_in_bytes(header, generated=filter(None, generated), fixed_words=fixed_words()):
+        raise FileFault(FAILED)
+    if long_words.are_in_bytes(ends):
+        raise FileFault(FAILED)

@@ -1,0 +1,171 @@
+"""Scan: a folder tree becomes accepted instances and rejected files; every entry ends on exactly one side."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pipeline.core.errors import DicomError
+from pipeline.core.parallel import map_in_order
+from pipeline.core.progress import Progress
+from pipeline.core.records import Instance
+from pipeline.dicom.headers import read_header
+from pipeline.dicom.paths import as_text, from_text
+
+_WORTH_PROCESSES = 2_000  # fewest files for which starting processes pays
+_LOT = 64
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An entry that is left out: its path as text (see `paths.as_text`) and the reason code."""
+
+    path: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a scan found, both parts sorted by path."""
+
+    instances: tuple[Instance, ...]
+    rejections: tuple[Rejection, ...]
+
+    @property
+    def entries(self) -> int:
+        """Number of entries found below the folder (directories do not count, unless they cannot be read)."""
+        return len(self.instances) + len(self.rejections)
+
+
+def scan(root: Path, *, modalities: Collection[str], largest_bytes: int, threads: int = 1) -> Scan:
+    """Read the header of every file below a folder.
+
+    Links are not followed, nothing but regular files is opened, nothing is written.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    modalities
+        DICOM modalities wanted.
+    largest_bytes
+        Largest length of one instance's decoded pixels.
+    threads
+        Processes to use.
+
+    Raises
+    ------
+    DicomError
+        If the folder cannot be read at all.
+    """
+    files, rejections = walk(root)
+    progress = Progress("ingest: files", len(files))
+    look = partial(_look, os.fspath(root), frozenset(modalities), largest_bytes)
+    instances: list[Instance] = []
+    for name, found in zip(files, _headers(look, files, threads), strict=True):
+        if isinstance(found, str):
+            rejections.append(Rejection(name, found))
+        else:
+            instances.append(found)
+        progress.advance()
+    for check in (without_duplicates, without_contradictions):
+        instances, refused = check(instances)
+        rejections.extend(refused)
+    return Scan(tuple(instances), tuple(sorted(rejections, key=lambda rejection: rejection.path)))
+
+
+def walk(root: Path) -> tuple[list[str], list[Rejection]]:
+    """List the regular files below a folder, sorted by path, and reject everything else that is not a folder.
+
+    Raises
+    ------
+    DicomError
+        If the folder is missing or cannot be read.
+    """
+    if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
+        remedy = "check `ingest.source` and its permissions"
+        raise DicomError("the source folder is missing or cannot be read", where=str(root), remedy=remedy)
+    files: list[str] = []
+    rejections: list[Rejection] = []
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                found = list(entries)
+        except OSError:
+            rejections.append(Rejection(as_text(folder), "UNREADABLE_FILE"))
+            continue
+        for entry in found:
+            path = f"{folder}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{path}/")
+            elif entry.is_file(follow_symlinks=False):
+                files.append(as_text(path))
+            else:
+                rejections.append(Rejection(as_text(path), "NOT_A_REGULAR_FILE"))
+    return sorted(files), rejections
+
+
+def without_duplicates(instances: Iterable[Instance]) -> tuple[list[Instance], list[Rejection]]:
+    """Keep one file for each SOP Instance UID: the first by path if all are the same bytes, none otherwise."""
+    same: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        same[instance.sop_uid].append(instance)
+    kept: list[Instance] = []
+    rejections: list[Rejection] = []
+    for group in same.values():
+        first, *others = sorted(group, key=lambda instance: instance.path)
+        if any(other.file_sha256 != first.file_sha256 for other in others):
+            rejections.extend(Rejection(instance.path, "CONFLICTING_INSTANCES") for instance in group)
+            continue
+        kept.append(first)
+        rejections.extend(Rejection(other.path, "DUPLICATE_FILE") for other in others)
+    return sorted(kept, key=lambda instance: instance.path), rejections
+
+
+def without_contradictions(instances: Sequence[Instance]) -> tuple[list[Instance], list[Rejection]]:
+    """Reject studies that stand under several patients, and series under several studies or modalities.
+
+    Taken at face value, they would put one examination under two patients, and so on both sides of a split.
+    """
+    owners: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
+    for one in instances:
+        owners["study", one.study_uid].add((one.patient_id,))
+        owners["series", one.series_uid].add((one.patient_id, one.study_uid, one.modality))
+    kept: list[Instance] = []
+    rejections: list[Rejection] = []
+    for one in instances:
+        if len(owners["study", one.study_uid]) == len(owners["series", one.series_uid]) == 1:
+            kept.append(one)
+        else:
+            rejections.append(Rejection(one.path, "INCONSISTENT_IDENTITY"))
+    return kept, rejections
+
+
+Look = Callable[[str], Instance | str]
+
+
+def _headers(look: Look, files: Sequence[str], threads: int) -> Iterator[Instance | str]:
+    """Read headers in the order of the files, in lots: one header is less work than its way to a process and back."""
+    if len(files) < _WORTH_PROCESSES:
+        threads = 1
+    lots = [files[start : start + _LOT] for start in range(0, len(files), _LOT)]
+    each = partial(_look_at_lot, look)
+    for lot in map_in_order(each, lots, threads=threads, on_crash=partial(_look_one_by_one, look)):
+        yield from lot
+
+
+def _look(root: str, modalities: frozenset[str], largest_bytes: int, path: str) -> Instance | str:
+    return read_header(Path(root, from_text(path)), path, modalities=modalities, largest_bytes=largest_bytes)
+
+
+def _look_at_lot(look: Look, lot: Sequence[str]) -> list[Instance | str]:
+    return [look(path) for path in lot]
+
+
+def _look_one_by_one(look: Look, lot: Sequence[str]) -> list[Instance | str]:
+    """Find the file that killed a worker: each in a process of its own, so that the others are not lost with it."""
+    return list(map_in_order(look, lot, threads=2, on_crash=lambda _: "UNREADABLE_HEADER"))

@@ -1,0 +1,54 @@
+"""Series: de-identified instances grouped into one record each."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pipeline.core.records import Series
+from pipeline.dicom.confidentiality import OLDEST_SHOWN_YEARS
+from pipeline.dicom.headers import age_years, parsed_date
+from pipeline.dicom.rewriting import Rewritten
+
+
+def series_records(instances: Iterable[Rewritten]) -> list[Series]:
+    """Describe each series by what its instances agree on; where they do not, nothing is said.
+
+    Rows and columns are those of one instance: whether all agree is for the quality checks to find out.
+
+    Returns
+    -------
+    list
+        In an order that depends on the files' contents only, not on the key.
+    """
+    groups: dict[str, list[Rewritten]] = defaultdict(list)
+    for instance in sorted(instances, key=lambda one: one.source_sha256):
+        groups[instance.series_uid].append(instance)
+    return [_record(group) for group in groups.values()]
+
+
+def _record(group: list[Rewritten]) -> Series:
+    first = group[0]
+    day = parsed_date(_agreed(one.study_date for one in group))
+    age = age_years(_agreed(one.patient_age for one in group), "", "")
+    return Series(
+        patient=first.patient,
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        modality=first.modality,
+        kind="volume" if first.kind == "slice" else "image",
+        instances=len(group),
+        rows=first.rows,
+        columns=first.columns,
+        photometric_interpretation=first.photometric_interpretation,
+        site=_agreed(one.site for one in group),
+        scanner=_agreed(one.scanner for one in group),
+        body_part=_agreed(one.body_part for one in group),
+        view_position=_agreed(one.view_position for one in group),
+        study_date=day.isoformat() if day else "",
+        patient_age_years=min(age, OLDEST_SHOWN_YEARS + 1) if age is not None else None,
+        patient_sex=_agreed(one.patient_sex for one in group),
+    )
+
+
+def _agreed(values: Iterable[str]) -> str:
+    known = {value for value in values if value}
+    return known.pop() if len(known) == 1 else ""

@@ -1,0 +1,123 @@
+"""Checkpoints: tensors as safetensors with their facts as JSON, written whole or not at all; nothing is pickled.
+
+The state of a running training lies outside the workflow's declared outputs, which Snakemake deletes when it
+starts a job again. Two states are kept, so that a damaged last one costs one epoch and no more.
+"""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.core.artefacts import replacing
+from pipeline.core.errors import TrainingError
+from pipeline.core.progress import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FACTS = "facts"
+# Epochs shorter than this share a state: writing one takes about half a second for a ResNet-18.
+SECONDS_BETWEEN_STATES = 10.0
+
+
+class Checkpoint(NamedTuple):
+    """Named tensors and the facts that belong to them (plain JSON values)."""
+
+    tensors: dict[str, "Tensor"]
+    facts: dict[str, Any]
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any]) -> None:
+    """Write tensors and facts atomically; equal contents give equal bytes."""
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in sorted(tensors.items())}
+    with replacing(path) as temporary:
+        save_file(plain, temporary, metadata={_FACTS: json.dumps(facts, sort_keys=True)})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read what `write_checkpoint` wrote.
+
+    Raises
+    ------
+    TrainingError
+        If the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        what = f"the checkpoint is damaged ({type(error).__name__})"
+        raise TrainingError(what, where=str(path), remedy="delete it; training goes on from the one before") from error
+
+
+class StateFolder:
+    """The resumable state of one training: the two most recent epochs.
+
+    Parameters
+    ----------
+    folder
+        Folder of this training alone.
+    key
+        Digest of everything the training depends on; states of another key are never resumed.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+        self._saved = time.monotonic()
+
+    def latest(self) -> Checkpoint | None:
+        """Read the most recent undamaged state of this key, or None; damaged ones are reported and passed over."""
+        for path in sorted(self.folder.glob("epoch-*.safetensors"), reverse=True):
+            try:
+                state = read_checkpoint(path)
+            except TrainingError as error:
+                say(f"training state passed over: {error}")
+                continue
+            if state.facts.get("key") == self.key:
+                return state
+        return None
+
+    def is_due(self) -> bool:
+        """Tell whether enough time has passed since the last state."""
+        return time.monotonic() - self._saved >= SECONDS_BETWEEN_STATES
+
+    def save(self, epoch: int, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any]) -> None:
+        """Write the state after an epoch and keep one older state of the same training beside it."""
+        before = sorted(self.folder.glob("epoch-*.safetensors"))
+        path = self.folder / f"epoch-{epoch:05d}.safetensors"
+        write_checkpoint(path, tensors, {**facts, "key": self.key})
+        self._saved = time.monotonic()
+        older = [other for other in before if other.name < path.name]
+        for other in before:
+            if other != path and other not in older[-1:]:
+                other.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, so that an orphaned job and its successor never train into one state.
+
+    Raises
+    ------
+    TrainingError
+        If another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            what = "another process is training into this folder"
+            remedy = "wait for it, or end it (a job of an interrupted Snakemake may still run on the cluster)"
+            raise TrainingError(what, where=str(folder), remedy=remedy) from error
+        yield

@@ -1,0 +1,96 @@
+"""The probe: a logistic regression on frozen features, folded into the network's linear head."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipeline.core.errors import TrainingError
+from pipeline.learning.backbones import head_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Inverse strengths of the L2 penalty on standardised features, from almost constant to almost free.
+PENALTIES = tuple(10.0**exponent for exponent in (-5, -4, -3, -2, -1, 0, 1))
+
+
+class LinearHead(NamedTuple):
+    """Weights (classes, features), bias (classes,) and how they were found."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    penalty: float  # the inverse strength chosen
+    validation_loss: float  # mean negative log likelihood in nats
+    train_loss: float
+
+
+def fit_head(
+    train: np.ndarray,
+    train_classes: np.ndarray,
+    validation: np.ndarray,
+    validation_classes: np.ndarray,
+    class_weights: np.ndarray,
+) -> LinearHead:
+    """Fit a multinomial logistic regression and choose its penalty on the validation part.
+
+    Features are standardised with the training part's mean and deviation, which are then folded into the
+    weights: the head works on raw features.
+
+    Parameters
+    ----------
+    train, validation
+        Features, shape (images, features).
+    train_classes, validation_classes
+        Class indices, shape (images,).
+    class_weights
+        Weight of each class in the likelihood, shape (classes,).
+
+    Raises
+    ------
+    TrainingError
+        If a class is absent from the training part.
+    """
+    classes = len(class_weights)
+    present = np.unique(train_classes)
+    if len(present) < classes:
+        what = f"the training part holds {len(present)} of {classes} classes"
+        raise TrainingError(what, remedy="use fewer folds or more patients")
+    mean = train.mean(axis=0)
+    deviation = train.std(axis=0)
+    deviation[deviation < 1e-12] = 1.0  # constant features carry nothing; dividing by 1 keeps them at 0
+    scaled = (train - mean) / deviation
+    candidates = []
+    for penalty in PENALTIES:
+        weight, bias = _regression(scaled, train_classes, class_weights, penalty)
+        weight = weight / deviation
+        bias = bias - weight @ mean
+        loss = _loss(validation @ weight.T + bias, validation_classes)
+        candidates.append(LinearHead(weight, bias, penalty, loss, _loss(train @ weight.T + bias, train_classes)))
+    return min(candidates, key=lambda head: head.validation_loss)  # ties: the stronger penalty
+
+
+def install_head(network: "nn.Module", head: LinearHead) -> None:
+    """Copy a fitted head into the network's linear layer."""
+    import torch
+
+    with torch.no_grad():
+        head_of(network).weight.copy_(torch.from_numpy(head.weight))
+        head_of(network).bias.copy_(torch.from_numpy(head.bias))
+
+
+def _regression(
+    features: np.ndarray, classes: np.ndarray, class_weights: np.ndarray, penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    weights = dict(enumerate(class_weights.tolist()))
+    model = LogisticRegression(C=penalty, class_weight=weights, max_iter=5000).fit(features, classes)
+    if len(class_weights) == 2:  # one row of weights stands for the second class: split it evenly over both
+        return np.vstack([-model.coef_, model.coef_]) / 2, np.concatenate([-model.intercept_, model.intercept_]) / 2
+    return model.coef_, model.intercept_
+
+
+def _loss(logits: np.ndarray, classes: np.ndarray) -> float:
+    from scipy.special import logsumexp
+
+    return float(np.mean(logsumexp(logits, axis=1) - logits[np.arange(len(classes)), classes]))

@@ -1,0 +1,51 @@
+"""Strategies: how to fine-tune, as frozen values; one loop serves them all (DESIGN, D3)."""
+
+from typing import Literal, NamedTuple
+
+from pipeline.learning.backbones import BLOCKS
+
+
+class Strategy(NamedTuple):
+    """Which weights a network starts from and which of its blocks are trained.
+
+    Attributes
+    ----------
+    uses_source
+        Start from the study's weights; otherwise from a random initialisation.
+    trained_blocks
+        Blocks that are trained. Batch normalisation of all others stays in evaluation mode, so that their
+        running statistics remain those of the source.
+    head
+        ``gradient``: the head is trained with the blocks. ``logistic``: nothing is trained by gradient; the
+        head is a regularised logistic regression on the frozen features.
+    in_words
+        For the methods section of the report.
+    """
+
+    uses_source: bool
+    trained_blocks: frozenset[str]
+    head: Literal["gradient", "logistic"]
+    in_words: str
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "full": Strategy(
+        uses_source=True,
+        trained_blocks=frozenset(BLOCKS),
+        head="gradient",
+        in_words="all layers were fine-tuned from the source weights",
+    ),
+    "probe": Strategy(
+        uses_source=True,
+        trained_blocks=frozenset(),
+        head="logistic",
+        in_words="the network was kept as it was and a logistic regression was fitted to its pooled features, "
+        "with the strength of its penalty chosen on the inner validation part",
+    ),
+    "scratch": Strategy(
+        uses_source=False,
+        trained_blocks=frozenset(BLOCKS),
+        head="gradient",
+        in_words="all layers were trained from a random initialisation",
+    ),
+}

@@ -1,0 +1,111 @@
+"""What a study needs before any work: its configuration file, its inputs, its weights.
+
+The Snakefile asks here before it plans a job, so that a missing folder or a damaged weights file is told at
+once and not after hours of reading images; `doctor` prints the same list.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.config import Config
+from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.learning.weights import WeightsChoice, verify
+
+PHANTOM_FOLDER = Path("data/phantom")
+"""Place of the built-in study's files. It is fixed, because Snakemake empties the place of a declared output."""
+OUTPUT_FOLDERS = (Path("results"), Path("reports"), Path("logs"))
+
+
+class Problem(NamedTuple):
+    """What keeps a study from starting: the key concerned, what was found, what to do."""
+
+    key: str
+    found: str
+    remedy: str
+
+
+def choose_file(given: Sequence[Path], built_in: Path) -> Path:
+    """Choose the study: the one file of the command line, else the built-in one.
+
+    Raises
+    ------
+    ConfigError
+        If several files were given: merged studies are hard to read and have no line numbers.
+    """
+    if len(given) > 1:
+        what = f"{len(given)} configuration files were given"
+        raise ConfigError(what, where="--configfile", remedy="give one file that holds the whole study")
+    path = given[0] if given else built_in
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def require(config: Config) -> None:
+    """Stop if a study's inputs are not at hand.
+
+    Raises
+    ------
+    ConfigError
+        Naming everything that is missing at once.
+    """
+    problems = [*source_problems(config), *table_problems(config), *weights_problems(config)]
+    if problems:
+        lines = [f"{key}: {found}\n    what to do: {remedy}" for key, found, remedy in problems]
+        raise ConfigError(f"study {config.study} cannot start\n  " + "\n  ".join(lines))
+
+
+def source_problems(config: Config) -> list[Problem]:
+    """Say what is wrong with the folder of DICOM files; it is not searched."""
+    key, source = "ingest.source", config.ingest.source
+    if config.phantom is not None:
+        return _phantom_problems(key, source, PHANTOM_FOLDER / "dicom")
+    if not source.is_dir():
+        return [Problem(key, f"there is no folder {source}", "name the folder with the DICOM files")]
+    if not os.access(source, os.R_OK | os.X_OK):
+        return [Problem(key, f"the folder {source} cannot be read", "ask for the permission")]
+    place = source.resolve()
+    own = [folder for folder in OUTPUT_FOLDERS if _overlap(place, folder.resolve())]
+    if own:
+        return [Problem(key, f"{source} and {own[0]} lie within one another", "choose a folder of its own")]
+    return []
+
+
+def table_problems(config: Config) -> list[Problem]:
+    """Say what is wrong with the table of labels; its content is checked by the stage `label`."""
+    key, table = "label.table", config.label.table
+    if config.phantom is not None:
+        return _phantom_problems(key, table, PHANTOM_FOLDER / "labels.csv")
+    if not table.is_file():
+        return [Problem(key, f"there is no file {table}", "name the CSV or TSV file with the labels")]
+    if not os.access(table, os.R_OK):
+        return [Problem(key, f"the file {table} cannot be read", "ask for the permission")]
+    return []
+
+
+def weights_problems(config: Config) -> list[Problem]:
+    """Say what is wrong with the weights that the network starts from; a file is found and its digest compared."""
+    weights = config.train.weights
+    choice = WeightsChoice(
+        source=weights.source,
+        backbone=config.train.backbone,
+        file=weights.file,
+        sha256=weights.sha256,
+        licence=weights.licence,
+    )
+    try:
+        verify(choice)
+    except PipelineError as error:
+        found = f"{error.where}: {error.what}" if error.where else error.what
+        return [Problem("train.weights", found, error.remedy)]
+    return []
+
+
+def _phantom_problems(key: str, given: Path, made: Path) -> list[Problem]:
+    if given == made:
+        return []
+    return [Problem(key, f"the section `phantom` makes {made}, not {given}", f"write {made}, or leave `phantom` out")]
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

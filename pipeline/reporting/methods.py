@@ -1,0 +1,190 @@
+"""Methods in words: one function for each part of the configuration, from plain values to a paragraph.
+
+The sentences describe what the stages do; whoever changes a stage changes its sentence here.
+"""
+
+from collections.abc import Sequence
+
+from pipeline.reporting import vocabulary
+from pipeline.reporting.document import MethodParagraph
+from pipeline.reporting.formatting import SPACE, count, counted, joined, significant
+
+
+def images_found(modalities: Sequence[str], largest_mb: int) -> MethodParagraph:
+    """Say which files were taken (stage ingest)."""
+    text = (
+        f"All files below one folder were read. DICOM images of the modalities {joined(modalities)} were taken; every "
+        "other file was counted with the reason for leaving it out. Images that would decode to more than "
+        f"{count(largest_mb)} MB, damaged files, and files whose headers contradict each other were left out."
+    )
+    return MethodParagraph(heading="Images", text=text)
+
+
+def identifiers_removed(largest_shift_days: int) -> MethodParagraph:
+    """Say how identifiers were replaced (stage deidentify)."""
+    text = (
+        "Patient identifiers and unique identifiers were replaced by pseudonyms computed with a secret key "
+        "(HMAC-SHA-256). Dates were moved back by a number of days that is secret and the same for all dates of a "
+        f"patient (1 to {count(largest_shift_days)}). Ages above 89 years were recorded as 90. Of all other "
+        "elements only those of an allow list were kept; private elements, free text and overlays are not among them. "
+        "Images marked as carrying burned-in text were left out. What follows used the de-identified images only."
+    )
+    return MethodParagraph(heading="De-identification", text=text)
+
+
+def quality_checked(smallest: int, fewest_slices: int, least_contrast: float, most_saturated: float) -> MethodParagraph:
+    """Say what made an image unfit (stage check_quality)."""
+    text = (
+        f"Images smaller than {smallest} × {smallest} pixels were left out, and so were volumes of fewer than "
+        f"{fewest_slices} slices or with missing, doubled or uneven slices, and images whose pixel values hardly vary "
+        f"(spread from the 5th to the 95th percentile below {_share(least_contrast)} of the range used). Images with "
+        f"more than {_share(most_saturated)} of their pixels at an end of the range were kept and remarked upon."
+    )
+    return MethodParagraph(heading="Quality", text=text)
+
+
+def images_prepared(size: int, scaling: str, stored_as: str) -> MethodParagraph:
+    """Say how pixels became arrays (stage preprocess)."""
+    text = (
+        "Stored values were turned into modality values, and images stored as negatives were inverted. Values were "
+        f"scaled by {scaling}, each image by itself. Images were "
+        f"resized to {size} × {size} pixels with their aspect kept and padded, and stored as {stored_as}."
+    )
+    return MethodParagraph(heading="Preparation", text=text)
+
+
+def percentile_scaling(low: float, high: float) -> str:
+    """Name a scaling by percentiles."""
+    return f"percentiles {significant(low)} and {significant(high)} of its own values"
+
+
+def window_scaling(centre: float, width: float) -> str:
+    """Name a scaling by a fixed window."""
+    return f"a fixed window (centre {significant(centre)}, width {significant(width)})"
+
+
+def labels_matched(key: str, classes: Sequence[str], contradictions: str, unknown: str) -> MethodParagraph:
+    """Say where the classes came from (stage label)."""
+    positive = f" The positive class is {classes[1]}." if len(classes) == 2 else ""
+    policy = {"error": "would have stopped the run", "exclude": "led to the exclusion of the images concerned"}
+    text = (
+        f"A table gave the class of each image by its {key}. The classes are {joined(classes)}.{positive} "
+        f"Contradictory labels {policy[contradictions]}; classes other than these {policy[unknown]}. Images without a "
+        "label were left out and counted."
+    )
+    return MethodParagraph(heading="Labels", text=text)
+
+
+def patients_divided(folds: int, validation_fraction: float, unit: str, hash_distance: int) -> MethodParagraph:
+    """Say how folds were made (stage split)."""
+    whole = "whole sites" if unit == "site" else "patients"
+    text = (
+        f"The images were divided into {counted(folds, 'fold')} by {whole}, with similar shares of each class: no "
+        "patient stands on two sides of any split. Images with identical pixels were found by their digests and "
+        f"nearly identical ones by 512-bit perceptual hashes (at most {hash_distance} bits apart) and a close look; "
+        "patients who share an image were kept together. Of each fold's training patients, "
+        f"{_share(validation_fraction)} formed an inner validation part, used for early stopping, calibration and "
+        "thresholds. The test part was used once, for the numbers in this report."
+    )
+    return MethodParagraph(heading="Folds", text=text)
+
+
+def network(backbone: str, weights: str, strategies: Sequence[tuple[str, str]]) -> MethodParagraph:
+    """Say which network was trained, from where, and how (stage train).
+
+    Parameters
+    ----------
+    backbone
+        Its name, for example ``resnet18``.
+    weights
+        The source of the weights.
+    strategies
+        Name and description in words of each strategy, the study's own first.
+    """
+    is_random = weights == "random"
+    start = "random weights (no transfer)" if is_random else f"weights from {vocabulary.weights(weights)}"
+    ways = "In the one strategy trained," if len(strategies) == 1 else "Strategies, all on the same folds:"
+    told = "; ".join(f"“{name}”: {words}" for name, words in strategies)
+    if is_random:
+        told = told.replace("fine-tuned from the source weights", "trained from random weights")
+    text = (
+        f"The network is a two-dimensional {backbone.replace('resnet', 'ResNet-')}; it started from {start}, and "
+        f"its last layer was replaced by one for the study's classes. {ways} {told}."
+    )
+    return MethodParagraph(heading="Network", text=text)
+
+
+def cross_entropy(label_smoothing: float, *, balance_classes: bool) -> str:
+    """Name the loss."""
+    weighted = "weighted by the inverse frequency of the classes in the training part" if balance_classes else ""
+    smoothed = f"label smoothing {significant(label_smoothing)}" if label_smoothing else ""
+    details = joined([part for part in (weighted, smoothed) if part], "with")
+    return f"Cross-entropy ({details})" if details else "Cross-entropy"
+
+
+def optimisation(
+    *,
+    loss: str,
+    epochs: int,
+    patience: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    warmup_fraction: float,
+) -> MethodParagraph:
+    """Say how the weights were adapted (stage train)."""
+    text = (
+        f"{loss} was minimised with AdamW (highest learning rate {significant(learning_rate)}, weight decay "
+        f"{significant(weight_decay)}, batches of {batch_size}), the rate rising over the first "
+        f"{_share(warmup_fraction)} of the steps and falling along a cosine. Training lasted at most "
+        f"{counted(epochs, 'epoch')} and stopped after {patience} without a lower validation loss; the weights of the "
+        "epoch with the lowest validation loss were used."
+    )
+    return MethodParagraph(heading="Optimisation", text=text)
+
+
+def augmentation(
+    *, rotation_degrees: float, translation: float, scale: float, flip: bool, contrast: float, brightness: float,
+    noise: float,
+) -> MethodParagraph:  # fmt: skip
+    """Say how training images were varied (stage train)."""
+    changes = [
+        f"rotated by up to ±{significant(rotation_degrees)}°" if rotation_degrees else "",
+        f"shifted by up to ±{_share(translation)} of the side" if translation else "",
+        f"scaled by up to ±{_share(scale)}" if scale else "",
+        "mirrored left to right half of the time" if flip else "",
+        f"changed in contrast by up to ±{_share(contrast)}" if contrast else "",
+        f"changed in brightness by up to ±{_share(brightness)} of the range" if brightness else "",
+        f"given noise (standard deviation {_share(noise)} of the range)" if noise else "",
+    ]
+    done = [change for change in changes if change]
+    how = f"Training images were at random {joined(done)}." if done else "Training images were not varied."
+    mirror = "" if flip else " They were not mirrored, because anatomy has sides."
+    return MethodParagraph(heading="Augmentation", text=f"{how}{mirror} Validation and test images were not changed.")
+
+
+def numbers_made(aggregation: str, rule: str, replicates: int, level: float) -> MethodParagraph:
+    """Say how predictions became numbers (stage evaluate).
+
+    Parameters
+    ----------
+    aggregation, rule
+        In the words of the evaluation.
+    replicates
+        Of the bootstrap.
+    level
+        Of the intervals, in (0, 1).
+    """
+    text = (
+        "Each fold's logits were calibrated by one temperature and one offset for each class, fitted on its inner "
+        f"validation part. A patient's probability is the {aggregation}. Decisions: {rule}. The AUROC over all folds "
+        "is the mean of the folds' values, because each fold has its own network; the pooled value is given beside it. "
+        f"Intervals at {_share(level)} come from {count(replicates)} bootstrap replicates that resample whole "
+        "patients, unless a note says otherwise."
+    )
+    return MethodParagraph(heading="Evaluation", text=text)
+
+
+def _share(fraction: float) -> str:
+    """Write a fraction of the configuration as a percentage with the digits it has."""
+    return f"{significant(100 * fraction)}{SPACE}%"

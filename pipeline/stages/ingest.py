@@ -1,0 +1,88 @@
+"""Look at every file of the source folder and take the images of the study in."""
+
+from collections import Counter
+from pathlib import Path
+
+from pipeline.config import IngestSettings
+from pipeline.core.artefacts import write_parquet, write_table
+from pipeline.core.errors import DicomError
+from pipeline.core.progress import say
+from pipeline.core.records import Finding, FlowStep, Instance, RejectedFile
+from pipeline.dicom.files import MEGABYTE
+from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
+from pipeline.dicom.scan import Rejection, scan
+
+
+def ingest(
+    *,
+    settings: IngestSettings,
+    key: Path,
+    instances: Path,
+    rejected: Path,
+    rejections: Path,
+    flow: Path,
+    threads: int = 1,
+) -> None:
+    """Index the usable instances below a folder; every other entry is counted with its reason.
+
+    Parameters
+    ----------
+    settings
+        The folder, the modalities, the size limit.
+    key
+        The study's secret key; made on first use.
+    instances
+        Table of `Instance` (restricted).
+    rejected
+        Table of `RejectedFile` (restricted): which file is behind a finding.
+    rejections
+        Table of `Finding`, one for each file left out.
+    flow
+        Table with one `FlowStep`.
+    threads
+        Processes to use.
+
+    Raises
+    ------
+    DicomError
+        If the folder cannot be read, holds the results, or holds no usable image.
+    """
+    if rejections.resolve().is_relative_to(settings.source.resolve()):
+        what = "the results would be written into the source folder"
+        raise DicomError(what, where=str(settings.source), remedy="keep source and results apart")
+    for folder in {instances.parent, rejected.parent}:
+        close_to_others(folder)
+    pseudonyms = Pseudonyms(read_or_create_key(key))
+    found = scan(
+        settings.source,
+        modalities=settings.modalities,
+        largest_bytes=settings.max_instance_mb * MEGABYTE,
+        threads=threads,
+    )
+    files = [(rejection, pseudonyms.file(rejection.path)) for rejection in found.rejections]
+    write_parquet(instances, Instance, found.instances)
+    write_table(
+        rejected, RejectedFile, (RejectedFile(file_id=name, path=one.path, reason=one.code) for one, name in files)
+    )
+    write_table(rejections, Finding, (_finding(one, name) for one, name in files))
+    series = len({instance.series_uid for instance in found.instances})
+    step = FlowStep(
+        stage="ingest",
+        unit="file",
+        entered=found.entries,
+        excluded=len(found.rejections),
+        left=len(found.instances),
+        produced_unit="series",
+        produced=series,
+    )
+    write_table(flow, FlowStep, [step])
+    reasons = ", ".join(f"{code} {n}" for code, n in sorted(Counter(one.code for one in found.rejections).items()))
+    say(f"ingest: {step.left} of {step.entered} files are images of this study, in {series} series")
+    say(f"ingest: left out: {reasons or 'none'}")
+    if not found.instances:
+        what = f"no usable image among {step.entered} files ({reasons or 'the folder is empty'})"
+        raise DicomError(what, where=str(settings.source), remedy="check `ingest.source` and `ingest.modalities`")
+
+
+def _finding(rejection: Rejection, name: str) -> Finding:
+    return Finding(stage="ingest", unit="file", unit_id=name, code=rejection.code, severity="excluded")

@@ -1,0 +1,239 @@
+"""Bring every image to one size and range, and every volume to a file with its place in the patient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pipeline.config import PercentileScaling, PreprocessSettings
+from pipeline.core.artefacts import list_files, read_table, write_table
+from pipeline.core.errors import PipelineError
+from pipeline.core.parallel import FEW_PIXELS, map_in_order
+from pipeline.core.progress import Progress, say
+from pipeline.core.records import Finding, FlowStep, Image, Series
+from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
+from pipeline.dicom.volumes import slices_geometry
+from pipeline.imaging.digest import pixel_sha256
+from pipeline.imaging.nifti import compact, write_volume
+from pipeline.imaging.pixel_store import PixelStoreWriter
+from pipeline.imaging.stacking import Slice, stack
+from pipeline.imaging.standard_form import standardise
+from pipeline.imaging.steps import (
+    AnyStep,
+    PlanarImage,
+    ReflectMonochrome1,
+    ScalePercentiles,
+    ScaleWindow,
+    padding_mask,
+    standard_steps,
+)
+
+STAGE = "preprocess"
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one series: records with their stored pixels (None for a volume), and findings."""
+
+    images: Sequence[tuple[Image, NDArray[Any] | None]]
+    findings: Sequence[Finding]
+
+
+def preprocess(
+    *,
+    settings: PreprocessSettings,
+    series: Path,
+    quality: Path,
+    dicom: Path,
+    images: Path,
+    pixels: Path,
+    volumes: Path,
+    unreadable: Path,
+    flow: Path,
+    threads: int = 1,
+) -> None:
+    """Process the series that passed the quality check.
+
+    Images stand in `pixels` in the order of their pixel digests, which does not depend on the secret key, nor
+    on the names or the order of the files.
+    """
+    checked = read_table(quality, Finding)
+    left_out = frozenset(one.unit_id for one in checked if one.severity == "excluded" or one.unit == "image")
+    listed = [one for one in read_table(series, Series) if one.series_uid not in left_out]
+    few = sum(one.instances * one.rows * one.columns for one in listed) < FEW_PIXELS
+    volumes.mkdir(parents=True, exist_ok=True)
+    work = partial(_process, folder=dicom, left_out=left_out, steps=_steps(settings), volumes=volumes)
+    progress = Progress("preprocess: series", len(listed))
+    flat: list[Image] = []
+    stacked: list[Image] = []
+    findings: list[Finding] = []
+    with PixelStoreWriter(pixels, size=settings.size, dtype=settings.dtype) as store:
+        for outcome in map_in_order(work, listed, threads=1 if few else threads, on_crash=_failed):
+            for image, stored in outcome.images:
+                if stored is None:
+                    stacked.append(image)
+                else:
+                    flat.append(image.model_copy(update={"row": store.append(stored)}))
+            findings += outcome.findings
+            progress.advance()
+        flat.sort(key=_content)
+        store.store([image.row for image in flat])
+    stacked.sort(key=_content)
+    write_table(images, Image, [*_numbered(flat), *_numbered(stacked)])
+    write_table(unreadable, Finding, findings)
+    excluded = sum(finding.severity == "excluded" for finding in findings)
+    step = FlowStep(
+        stage=STAGE,
+        unit="series",
+        entered=len(listed),
+        excluded=excluded,
+        left=len(listed) - excluded,
+        produced_unit="image",
+        produced=len(flat) + len(stacked),
+    )
+    write_table(flow, FlowStep, [step])
+    say(f"preprocess: {len(flat)} images and {len(stacked)} volumes from {step.left} of {step.entered} series")
+
+
+def _steps(settings: PreprocessSettings) -> tuple[AnyStep, ...]:
+    chosen = settings.intensity
+    scaling = (
+        ScalePercentiles(chosen.low, chosen.high)
+        if isinstance(chosen, PercentileScaling)
+        else ScaleWindow(chosen.centre, chosen.width)
+    )
+    return standard_steps(scaling=scaling, size=settings.size, dtype=settings.dtype)
+
+
+def _content(image: Image) -> tuple[str, str]:
+    return image.pixel_sha256, image.image_id
+
+
+def _numbered(images: Sequence[Image]) -> list[Image]:
+    return [image.model_copy(update={"row": row}) for row, image in enumerate(images)]
+
+
+def _process(
+    series: Series, *, folder: Path, left_out: frozenset[str], steps: tuple[AnyStep, ...], volumes: Path
+) -> _Outcome:
+    """Process one series; whatever goes wrong with it is a finding, unless it is the disk or our own files."""
+    try:
+        paths = list_files(folder / series.series_uid, ".dcm", series.instances)
+        if series.kind == "volume":
+            return _Outcome([(_volume(series, paths, volumes), None)], [])
+        return _images(series, [path for path in paths if path.stem not in left_out], steps)
+    except PixelReadError as error:
+        return _failed(series, error.code)
+    except PipelineError:
+        raise
+    except Exception:  # noqa: BLE001  one series must not stop the others
+        return _failed(series)
+
+
+def _failed(series: Series, code: str = "PREPROCESSING_FAILED") -> _Outcome:
+    return _Outcome([], [_finding(series, code)])
+
+
+def _finding(series: Series, code: str, *, image: str = "") -> Finding:
+    return Finding(
+        stage=STAGE,
+        unit="image" if image else "series",
+        unit_id=image or series.series_uid,
+        code=code,
+        severity="noted" if image else "excluded",
+    )
+
+
+def _images(series: Series, paths: Sequence[Path], steps: tuple[AnyStep, ...]) -> _Outcome:
+    """Process images that stand alone; the series is left out if all of them fail."""
+    done: list[tuple[Image, NDArray[Any] | None]] = []
+    failed: dict[str, str] = {}
+    for path in paths:
+        try:
+            done.append(_image(series, path, steps))
+        except PixelReadError as error:
+            failed[path.stem] = error.code
+        except Exception:  # noqa: BLE001  one image must not stop the others
+            failed[path.stem] = "PREPROCESSING_FAILED"
+    if not done:
+        return _failed(series, next(iter(failed.values())))
+    return _Outcome(done, [_finding(series, code, image=uid) for uid, code in failed.items()])
+
+
+def _image(series: Series, path: Path, steps: tuple[AnyStep, ...]) -> tuple[Image, NDArray[Any]]:
+    pixels = read_pixels(path)
+    form = standardise(_planar(pixels), steps)
+    image = _record(
+        series,
+        pixels,
+        image_id=path.stem,
+        sop_uid=path.stem,
+        was_inverted=form.was_inverted,
+        intensity_low=form.intensity[0],
+        intensity_high=form.intensity[1],
+        pixel_sha256=form.pixel_sha256,
+        perceptual_hash=form.perceptual_hash,
+    )
+    return image, form.pixels
+
+
+def _volume(series: Series, paths: Sequence[Path], volumes: Path) -> Image:
+    """Stack the slices of a series and write the volume.
+
+    The slices are taken by their positions, and not by their names, because these depend on the secret key.
+    """
+    slices = [replace(pixels, values=compact(pixels.values)) for pixels in map(read_pixels, paths)]
+    slices.sort(key=lambda one: one.image_position_mm or ())
+    geometry = slices_geometry(slices)
+    if isinstance(geometry, str):
+        raise PixelReadError(geometry)
+    ordered = (_placed(slices[index]) for index in geometry.order)
+    volume = stack(ordered, count=len(slices), affine_mm=geometry.affine_mm, unit=slices[0].unit)
+    file = f"{series.series_uid}.nii"
+    write_volume(volumes / file, volume)
+    return _record(
+        series,
+        slices[0],
+        image_id=series.series_uid,
+        volume_file=file,
+        source_slices=len(slices),
+        was_inverted=slices[0].is_monochrome1,
+        intensity_low=float(volume.array.min()),
+        intensity_high=float(volume.array.max()),
+        pixel_sha256=pixel_sha256(volume.array),
+    )
+
+
+def _record(series: Series, pixels: PixelData, **own: Any) -> Image:
+    """Fill in what an image takes over from its series and its source; the row is given later."""
+    rows, columns = pixels.values.shape
+    inherited = {name: value for name, value in series if name in Image.model_fields}
+    facts = {
+        **inherited,
+        "row": 0,
+        "view_position": pixels.view_position or series.view_position,
+        "source_rows": rows,
+        "source_columns": columns,
+        "pixel_spacing_mm": pixels.pixel_spacing_mm,
+    }
+    return Image.model_validate({**facts, **own})
+
+
+def _planar(pixels: PixelData) -> PlanarImage:
+    return PlanarImage(
+        values=pixels.values,
+        is_monochrome1=pixels.is_monochrome1,
+        value_range=(pixels.lowest_possible, pixels.highest_possible),
+        spacing_mm=pixels.pixel_spacing_mm,
+        padding=padding_mask(pixels.values, pixels.padding),
+    )
+
+
+def _placed(pixels: PixelData) -> Slice:
+    if pixels.image_position_mm is None or pixels.image_orientation is None or pixels.pixel_spacing_mm is None:
+        raise PixelReadError("BAD_GEOMETRY")
+    values = ReflectMonochrome1()(_planar(pixels)).values
+    return Slice(values, pixels.image_position_mm, pixels.image_orientation, pixels.pixel_spacing_mm)

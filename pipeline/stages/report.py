@@ -1,0 +1,103 @@
+"""Write the report: report.json, and from it alone the HTML page, the PDF, the model card, figures and tables."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.config import Config, PercentileScaling, PreprocessSettings, Section
+from pipeline.core.artefacts import read_document
+from pipeline.core.errors import ReportError
+from pipeline.core.progress import say
+from pipeline.core.results import Evaluation
+from pipeline.learning.strategies import STRATEGIES
+from pipeline.reporting import methods
+from pipeline.reporting.document import MethodParagraph, Setting, StudyText, as_bytes, compose
+from pipeline.reporting.render import DOCUMENT, render, replace_files
+
+_A_PATH = "(a path, not printed)"
+
+
+def report(*, settings: Config, evaluation: Path, output: Path) -> None:
+    """Turn the results of a study into documents for readers; the same results give the same bytes.
+
+    Raises
+    ------
+    ReportError
+        If numbers that must add up do not, or if the results belong to another configuration.
+    """
+    results = read_document(evaluation, Evaluation)
+    if (results.study, results.classes) != (settings.study, settings.label.classes):
+        what = "the evaluation is of another study, or of other classes, than the configuration"
+        raise ReportError(what, where=str(evaluation), remedy="run `evaluate` again with this configuration")
+    document = as_bytes(compose(results, _text(settings, results)))
+    files = {DOCUMENT: document, **render(document)}
+    replace_files(output, files)
+    say(f"report: {len(files)} files in {output}")
+
+
+def _text(settings: Config, results: Evaluation) -> StudyText:
+    words = settings.report
+    return StudyText(
+        title=words.title,
+        question=words.question,
+        data_source=words.data_source,
+        limitations=words.limitations,
+        is_synthetic=settings.phantom is not None,
+        is_split_by_site=settings.split.unit == "site",
+        methods=_methods(settings, results),
+        settings=tuple(_flat(settings)),
+    )
+
+
+def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ...]:
+    train, quality, split, label = settings.train, settings.check_quality, settings.split, settings.label
+    strategies = [(name, STRATEGIES[name].in_words) for name in dict.fromkeys((train.strategy, *train.compare))]
+    rule = results.strategies[0].operating_point.rule
+    return (
+        methods.images_found(settings.ingest.modalities, settings.ingest.max_instance_mb),
+        methods.identifiers_removed(settings.deidentify.max_date_shift_days),
+        methods.quality_checked(
+            quality.min_size, quality.min_slices, quality.min_contrast, quality.max_saturated_fraction
+        ),
+        methods.images_prepared(settings.preprocess.size, _scaling(settings.preprocess), settings.preprocess.dtype),
+        methods.labels_matched(label.key, label.classes, label.on_contradiction, label.on_unknown_class),
+        methods.patients_divided(split.folds, split.validation_fraction, split.unit, split.max_hash_distance),
+        methods.network(train.backbone, train.weights.source, strategies),
+        methods.optimisation(
+            loss=methods.cross_entropy(train.label_smoothing, balance_classes=train.balance_classes),
+            epochs=train.epochs,
+            patience=train.patience,
+            batch_size=train.batch_size,
+            learning_rate=train.learning_rate,
+            weight_decay=train.weight_decay,
+            warmup_fraction=train.warmup_fraction,
+        ),
+        methods.augmentation(**train.augmentation.model_dump()),
+        methods.numbers_made(
+            results.aggregation, rule, settings.evaluate.bootstrap_replicates, settings.evaluate.confidence
+        ),
+    )
+
+
+def _scaling(settings: PreprocessSettings) -> str:
+    intensity = settings.intensity
+    if isinstance(intensity, PercentileScaling):
+        return methods.percentile_scaling(intensity.low, intensity.high)
+    return methods.window_scaling(intensity.centre, intensity.width)
+
+
+def _flat(section: Section, prefix: str = "") -> Iterator[Setting]:
+    """List every setting under its dotted key; paths are named but not printed."""
+    for name in type(section).model_fields:
+        key, value = f"{prefix}{name}", getattr(section, name)
+        if isinstance(value, Section):
+            yield from _flat(value, f"{key}.")
+        elif isinstance(value, tuple):
+            yield Setting(key=key, value="; ".join(map(str, value)) or "none")
+        else:
+            yield Setting(key=key, value=_A_PATH if isinstance(value, Path) else _plain(value))
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "not set"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -1,0 +1,94 @@
+"""Fine-tune the network in one fold, and the strategies it is compared with."""
+
+from pathlib import Path
+
+from pipeline.cohort.splits import assert_no_leakage
+from pipeline.config import TrainSettings
+from pipeline.core.artefacts import read_table, write_table
+from pipeline.core.errors import TrainingError
+from pipeline.core.progress import say
+from pipeline.core.provenance import fingerprint
+from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
+from pipeline.imaging.pixel_store import open_pixels
+from pipeline.learning.augmentation import Augmentation
+from pipeline.learning.checkpoints import locked, write_checkpoint
+from pipeline.learning.devices import choose_placement
+from pipeline.learning.finetuning import Recipe
+from pipeline.learning.training import Outcome, Study, train_strategy
+from pipeline.learning.weights import WeightsChoice, file_digest, verify
+
+
+def train(
+    *,
+    settings: TrainSettings,
+    seed: int,
+    images: Path,
+    pixels: Path,
+    folds: Path,
+    classes: tuple[str, ...],
+    fold: int,
+    state: Path,
+    checkpoint: Path,
+    history: Path,
+    predictions: Path,
+    training: Path,
+    threads: int = 1,
+) -> None:
+    """Train every strategy of the study in one fold; the study's own comes first and gives the checkpoint."""
+    roles = read_table(folds, FoldRole)
+    index = read_table(images, Image)
+    if any(image.volume_file for image in index):
+        what = "volumes can be prepared as NIfTI files, but not yet trained on"
+        raise TrainingError(what, where=str(images), remedy="take projection images (ingest.modalities: [CR, DX])")
+    assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in index})
+    weights = verify(
+        WeightsChoice(
+            source=settings.weights.source,
+            backbone=settings.backbone,
+            file=settings.weights.file,
+            sha256=settings.weights.sha256,
+            licence=settings.weights.licence,
+        )
+    )
+    study = Study(
+        classes=classes,
+        roles=tuple(role for role in roles if role.fold == fold),
+        fold=fold,
+        seed=seed,
+        pixels=open_pixels(pixels, len(index)),
+        pixels_sha256=file_digest(pixels),
+        backbone=settings.backbone,
+        recipe=_recipe(settings),
+        placement=choose_placement(settings.device, settings.precision, threads),
+        code=fingerprint(__name__),
+    )
+    place = study.placement
+    say(f"train: fold {fold} on {place.device}, {place.precision}, {threads} threads, weights {weights.source}")
+    with locked(state):
+        names = dict.fromkeys((settings.strategy, *settings.compare))
+        outcomes = [train_strategy(name, study, weights, state) for name in names]
+    write_table(history, EpochLog, [log for outcome in outcomes for log in outcome.history])
+    write_table(predictions, Prediction, [row for outcome in outcomes for row in outcome.predictions])
+    write_table(training, TrainingSummary, [outcome.summary for outcome in outcomes])
+    _write_network(checkpoint, outcomes[0], seed)
+
+
+def _recipe(settings: TrainSettings) -> Recipe:
+    return Recipe(
+        epochs=settings.epochs,
+        patience=settings.patience,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_fraction=settings.warmup_fraction,
+        label_smoothing=settings.label_smoothing,
+        balance_classes=settings.balance_classes,
+        augmentation=Augmentation(**settings.augmentation.model_dump()),
+    )
+
+
+def _write_network(path: Path, outcome: Outcome, seed: int) -> None:
+    """Write the weights with what is needed to use them; times stay out, so that equal runs give equal bytes."""
+    summary = outcome.summary
+    facts = summary.model_dump(mode="json", exclude={"seconds", "software"})
+    write_checkpoint(path, outcome.network.state_dict(), {**facts, "seed": seed})

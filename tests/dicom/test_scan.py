@@ -1,0 +1,192 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.errors import DicomError
+from pipeline.core.records import Instance
+from pipeline.dicom import scan as module
+from pipeline.dicom.paths import from_text
+from pipeline.dicom.scan import scan, walk, without_contradictions, without_duplicates
+from tests.dicom.samples import LIMIT, PIXELS, radiograph, with_pixels, write
+
+
+def take(root, **options):
+    return scan(root, modalities=("CR",), largest_bytes=LIMIT, **options)
+
+
+def codes(found):
+    return {rejection.path: rejection.code for rejection in found.rejections}
+
+
+def add(root, name, **elements):
+    number = elements.pop("number", name)
+    return write(root / name, with_pixels(radiograph(SOPInstanceUID=f"1.2.{hash_of(number)}", **elements)))
+
+
+def hash_of(name):
+    return int.from_bytes(str(name).encode()[-6:], "big")
+
+
+def instance(**values):
+    base = {
+        "path": "a",
+        "size_bytes": 1,
+        "file_sha256": "0",
+        "patient_id": "p",
+        "study_uid": "st",
+        "series_uid": "se",
+        "sop_uid": "so",
+        "sop_class_uid": "c",
+        "transfer_syntax_uid": "t",
+        "modality": "CR",
+        "kind": "image",
+        "rows": 1,
+        "columns": 1,
+        "frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": 8,
+        "bits_stored": 8,
+        "is_signed": False,
+        "photometric_interpretation": "MONOCHROME2",
+    }
+    return Instance(**{**base, **values})
+
+
+def test_every_entry_ends_on_exactly_one_side(tmp_path):
+    root = tmp_path / "source"
+    add(root, "b/2.dcm")
+    add(root, "a/1.dcm")
+    add(root, "a.dcm", Modality="US")
+    (root / "notes.txt").write_text("notes")
+    (root / "empty").touch()
+    (root / "a" / "again").symlink_to(root / "b")
+    (root / "loop").symlink_to(root)
+    os.mkfifo(root / "b" / "pipe")
+    (root / "no files").mkdir()
+    found = take(root)
+    assert [one.path for one in found.instances] == ["a/1.dcm", "b/2.dcm"]
+    assert codes(found) == {
+        "a.dcm": "UNWANTED_MODALITY",
+        "a/again": "NOT_A_REGULAR_FILE",
+        "b/pipe": "NOT_A_REGULAR_FILE",
+        "empty": "EMPTY_FILE",
+        "loop": "NOT_A_REGULAR_FILE",
+        "notes.txt": "NOT_DICOM",
+    }
+    assert found.entries == 8
+    assert [one.path for one in found.rejections] == sorted(codes(found))
+
+
+def test_the_same_file_again_is_dropped(tmp_path):
+    first = add(tmp_path, "x/first.dcm")
+    (tmp_path / "another.dcm").write_bytes(first.read_bytes())
+    found = take(tmp_path)
+    assert [one.path for one in found.instances] == ["another.dcm"]  # the first by path
+    assert codes(found) == {"x/first.dcm": "DUPLICATE_FILE"}
+
+
+def test_one_uid_with_different_bytes_is_refused_as_a_whole(tmp_path):
+    add(tmp_path, "a.dcm", number=1)
+    (tmp_path / "b.dcm").write_bytes((tmp_path / "a.dcm").read_bytes())
+    add(tmp_path, "c.dcm", number=1, StudyDate="20200101")
+    add(tmp_path, "d.dcm", number=2)
+    found = take(tmp_path)
+    assert [one.path for one in found.instances] == ["d.dcm"]
+    assert codes(found) == dict.fromkeys(["a.dcm", "b.dcm", "c.dcm"], "CONFLICTING_INSTANCES")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"PatientID": "another"}, {"StudyInstanceUID": "1.9"}, {"PatientID": "another", "SeriesInstanceUID": "1.9"}],
+)
+def test_contradictory_identities_are_refused(tmp_path, other):
+    add(tmp_path, "a.dcm")
+    add(tmp_path, "b.dcm", **other)
+    add(tmp_path, "c.dcm", StudyInstanceUID="1.7", SeriesInstanceUID="1.8")
+    found = take(tmp_path)
+    assert [one.path for one in found.instances] == ["c.dcm"]
+    assert codes(found) == dict.fromkeys(["a.dcm", "b.dcm"], "INCONSISTENT_IDENTITY")
+
+
+@given(
+    st.lists(
+        st.builds(
+            instance,
+            sop_uid=st.sampled_from("123"),
+            file_sha256=st.sampled_from("ab"),
+            patient_id=st.sampled_from("xy"),
+            series_uid=st.sampled_from("mn"),
+        )
+    )
+)
+def test_nothing_is_lost_and_what_is_kept_is_consistent(instances):
+    instances = [one.model_copy(update={"path": f"{number:03d}"}) for number, one in enumerate(instances)]
+    unique, doubles = without_duplicates(instances)
+    kept, contradictory = without_contradictions(unique)
+    paths = [one.path for one in [*kept, *doubles, *contradictory]]
+    assert sorted(paths) == [one.path for one in instances]
+    assert len({one.sop_uid for one in kept}) == len(kept)
+    assert len({(one.study_uid, one.patient_id) for one in kept}) == len({one.study_uid for one in kept})
+    assert len({(one.series_uid, one.patient_id) for one in kept}) == len({one.series_uid for one in kept})
+
+
+def test_names_that_are_not_utf8_cost_nothing(tmp_path):
+    good = write(tmp_path / "good.dcm", with_pixels(radiograph()))
+    name = os.fsencode(tmp_path) + b"/M\xfcller\\x.dcm"
+    good.rename(os.fsdecode(name))
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("text")
+    found = take(tmp_path)
+    assert len(found.instances) == 1
+    assert os.fsencode(tmp_path / from_text(found.instances[0].path)) == name
+    assert list(codes(found).values()) == ["NOT_DICOM"]
+    found.rejections[0].path.encode("utf-8")
+
+
+def test_processes_give_the_same_as_one(tmp_path, monkeypatch):
+    for number in range(150):
+        add(tmp_path, f"{number % 7}/{number:03d}.dcm", number=number % 140, Rows=PIXELS.shape[0] - (number % 11 == 0))
+    alone = take(tmp_path)
+    monkeypatch.setattr(module, "_WORTH_PROCESSES", 2)
+    assert take(tmp_path, threads=2) == alone
+    assert alone.entries == 150
+    assert {"BAD_DIMENSIONS", "DUPLICATE_FILE"} <= set(codes(alone).values())
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(DicomError, match="source folder"):
+        take(tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_closed_folder_is_counted(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    try:
+        assert codes(take(tmp_path)) == {"closed/": "UNREADABLE_FILE"}
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_a_folder_that_vanishes_is_counted(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    add(tmp_path, "a.dcm")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).rstrip("/").endswith("gone"):
+            raise OSError
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    files, rejections = walk(tmp_path)
+    assert files == ["a.dcm"]
+    assert [(one.path, one.code) for one in rejections] == [("gone/", "UNREADABLE_FILE")]
+
+
+def test_nothing_is_written_into_the_source(tmp_path):
+    add(tmp_path, "a.dcm")
+    before = [(path, path.stat().st_mtime_ns) for path in sorted([tmp_path, *tmp_path.rglob("*")])]
+    take(tmp_path)
+    assert before == [(path, path.stat().st_mtime_ns) for path in sorted([tmp_path, *tmp_path.rglob("*")])]

@@ -1,0 +1,94 @@
+import multiprocessing
+
+import pytest
+import torch
+
+from pipeline.core.errors import TrainingError
+from pipeline.learning import checkpoints
+from pipeline.learning.checkpoints import StateFolder, locked, read_checkpoint, write_checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+def tensors(value: float) -> dict[str, torch.Tensor]:
+    image = torch.full((1, 2, 3, 4), value).contiguous(memory_format=torch.channels_last)
+    return {"a": image, "step": torch.tensor(value)}
+
+
+def test_round_trip(tmp_path):
+    write_checkpoint(tmp_path / "c.safetensors", tensors(0.1), {"epoch": 3, "loss": 0.1 + 0.2})
+    read = read_checkpoint(tmp_path / "c.safetensors")
+    assert read.facts == {"epoch": 3, "loss": 0.1 + 0.2}
+    assert all(torch.equal(read.tensors[name], value) for name, value in tensors(0.1).items())
+
+
+def test_equal_contents_give_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_checkpoint(tmp_path / name, tensors(0.5), {"x": 1, "y": 2})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_two_last_states_are_kept_and_the_last_is_read(tmp_path):
+    states = StateFolder(tmp_path, "key")
+    assert states.latest() is None
+    for epoch in range(1, 5):
+        states.save(epoch, tensors(epoch), {"epoch": epoch})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00003.safetensors", "epoch-00004.safetensors"]
+    assert states.latest().facts["epoch"] == 4
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "overwritten"])
+def test_a_damaged_last_state_falls_back_to_the_one_before(tmp_path, damage, capsys):
+    states = StateFolder(tmp_path, "key")
+    for epoch in (1, 2):
+        states.save(epoch, tensors(epoch), {"epoch": epoch})
+    path = tmp_path / "epoch-00002.safetensors"
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[:-5], "emptied": b"", "overwritten": b"x" * len(content)}[damage])
+    assert states.latest().facts["epoch"] == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_state_of_another_key_is_never_resumed(tmp_path):
+    StateFolder(tmp_path, "one").save(1, tensors(1), {"epoch": 1})
+    assert StateFolder(tmp_path, "other").latest() is None
+
+
+def _try_lock(folder: str, answer: "multiprocessing.SimpleQueue[str]") -> None:
+    from pathlib import Path
+
+    try:
+        with locked(Path(folder)):
+            answer.put("held")
+    except TrainingError as error:
+        answer.put(str(error))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
+    with locked(tmp_path):
+        process = context.Process(target=_try_lock, args=(str(tmp_path), answer))
+        process.start()
+        assert "another process" in answer.get()
+        process.join()
+    with locked(tmp_path):
+        pass
+
+
+def test_short_epochs_share_a_state(tmp_path, monkeypatch):
+    states = StateFolder(tmp_path, "key")
+    assert not states.is_due()
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN_STATES", 0.0)
+    assert states.is_due()
+
+
+def test_leftovers_of_another_training_do_not_push_out_the_own_state(tmp_path):
+    old = StateFolder(tmp_path, "old")
+    for epoch in (7, 8):
+        old.save(epoch, tensors(epoch), {"epoch": epoch})
+    states = StateFolder(tmp_path, "new")
+    for epoch in (1, 2):
+        states.save(epoch, tensors(epoch), {"epoch": epoch})
+        assert states.latest().facts["epoch"] == epoch
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,199 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.errors import TrainingError
+from pipeline.learning.augmentation import Augmentation
+from pipeline.learning.backbones import BLOCKS, block_of, replace_head
+from pipeline.learning.batches import PixelSource
+from pipeline.learning.checkpoints import StateFolder
+from pipeline.learning.devices import choose_placement
+from pipeline.learning.finetuning import (
+    FoldData,
+    Recipe,
+    Task,
+    class_weights,
+    fine_tune,
+    learning_rate_at,
+    restore_prevalence,
+    set_mode,
+    validation_auroc,
+    weighted_loss,
+)
+from pipeline.learning.sources import IMAGENET_NORMALISATION
+from pipeline.learning.weights import RANDOM, build_network
+
+CHANGES = Augmentation(
+    rotation_degrees=5, translation=0.05, scale=0.1, flip=False, contrast=0.2, brightness=0.1, noise=0.02
+)
+
+
+def recipe(**changes: object) -> Recipe:
+    values = {
+        "epochs": 4,
+        "patience": 4,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.01,
+        "warmup_fraction": 0.1,
+        "label_smoothing": 0.05,
+        "balance_classes": True,
+        "augmentation": CHANGES,
+    }
+    return Recipe(**{**values, **changes})
+
+
+def task(blocks: frozenset[str] = frozenset(BLOCKS)) -> Task:
+    return Task(strategy="full", fold=0, seed=7, trained_blocks=blocks)
+
+
+def fold_data() -> FoldData:
+    """Make 24 tiny images; those of class 1 hold a bright square."""
+    generator = np.random.default_rng(0)
+    truth = np.arange(32) % 2
+    pixels = generator.integers(60, 120, size=(32, 32, 32), dtype=np.uint8)
+    pixels[truth == 1, 10:22, 10:22] += 100
+    placement = choose_placement("cpu", "float32", 2)
+    return FoldData(
+        source=PixelSource(pixels, IMAGENET_NORMALISATION, placement),
+        train_rows=np.arange(20),
+        train_classes=truth[:20],
+        validation_rows=np.arange(20, 32),
+        validation_classes=truth[20:],
+        class_weights=np.ones(2),
+    )
+
+
+def network() -> torch.nn.Module:
+    made = build_network("resnet18", RANDOM, seed=3)
+    replace_head(made, 2, seed=4)
+    return made
+
+
+def test_learning_rate_rises_and_falls():
+    numbers = recipe(warmup_fraction=0.25, learning_rate=0.1)
+    rates = [learning_rate_at(step, 100, numbers) for step in range(100)]
+    assert rates[:25] == sorted(rates[:25])
+    assert rates[25] == pytest.approx(0.1)
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+    assert rates[62] == pytest.approx(0.05 * (1 + math.cos(math.pi * 37 / 75)))
+    assert 0 < rates[99] < 0.001
+
+
+@given(counts=st.lists(st.integers(1, 50), min_size=2, max_size=5))
+def test_balanced_weights_give_every_class_the_same_total(counts):
+    classes = np.repeat(np.arange(len(counts)), counts)
+    weights = class_weights(classes, len(counts), balance=True)
+    totals = weights * np.array(counts)
+    assert np.allclose(totals, totals[0])
+    assert weights[classes].mean() == pytest.approx(1)
+    assert class_weights(classes, len(counts), balance=False).tolist() == [1] * len(counts)
+
+
+@pytest.mark.slow
+def test_restoring_the_prevalence_undoes_the_class_weights():
+    holder = torch.nn.Module()
+    holder.fc = torch.nn.Linear(4, 3)
+    features = torch.randn(10, 4)
+    weighted = torch.softmax(holder.fc(features).detach(), dim=1)
+    weights = np.array([0.5, 1.0, 4.0])
+    restore_prevalence(holder, weights)
+    plain = torch.softmax(holder.fc(features).detach(), dim=1)
+    again = plain * torch.tensor(weights)
+    assert torch.allclose(again / again.sum(dim=1, keepdim=True), weighted.double(), atol=1e-5)
+
+
+def test_weighted_loss_equals_pytorchs():
+    logits = np.random.default_rng(0).normal(size=(20, 3))
+    classes = np.arange(20) % 3
+    weights = np.array([0.5, 1.0, 2.0])
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(classes), weight=torch.from_numpy(weights)
+    )
+    assert weighted_loss(logits, classes, weights) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_validation_auroc_of_one_class_is_unknown():
+    assert validation_auroc(np.zeros((3, 2)), np.zeros(3, dtype=int)) is None
+    assert validation_auroc(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 0])) == 1.0
+
+
+@pytest.mark.slow
+def test_the_lesion_is_learned_and_the_best_epoch_kept(tmp_path):
+    data, trained = fold_data(), network()
+    history = fine_tune(trained, data, recipe(epochs=8, patience=8), task(), StateFolder(tmp_path, "k"))
+    from pipeline.learning.inference import predict_logits
+
+    logits = predict_logits(trained, data.source, data.validation_rows)
+    best = min(log.validation_loss for log in history)
+    assert weighted_loss(logits, data.validation_classes, data.class_weights) == pytest.approx(best, abs=1e-9)
+    assert validation_auroc(logits, data.validation_classes) > 0.9
+    assert [log.epoch for log in history] == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_training_stops_when_patience_ends(tmp_path):
+    data = fold_data()
+    hopeless = FoldData(**{**vars(data), "validation_classes": 1 - data.validation_classes})
+    history = fine_tune(network(), hopeless, recipe(epochs=30, patience=2), task(), StateFolder(tmp_path, "k"))
+    best = min(range(len(history)), key=lambda index: history[index].validation_loss)
+    assert len(history) == best + 1 + 2
+
+
+@pytest.mark.slow
+def test_frozen_blocks_keep_their_weights_and_statistics(tmp_path):
+    trained, before = network(), network().state_dict()
+    fine_tune(trained, fold_data(), recipe(epochs=2), task(frozenset({"layer4", "head"})), StateFolder(tmp_path, "k"))
+    for name, value in trained.state_dict().items():
+        is_same = torch.equal(value, before[name])
+        assert is_same == (block_of(name) not in {"layer4", "head"}), name
+
+
+@pytest.mark.slow
+def test_modes_follow_the_trained_blocks():
+    made = network()
+    set_mode(made, {"layer3"})
+    modes = {name: module.training for name, module in made.named_modules() if name and not any(module.children())}
+    assert {name for name, training in modes.items() if training} == {n for n in modes if block_of(n) == "layer3"}
+
+
+class _Killed(Exception):
+    pass
+
+
+class _KillingStates(StateFolder):
+    """Save the state and die, as if the machine had failed after the second epoch."""
+
+    def is_due(self):
+        return True
+
+    def save(self, epoch, tensors, facts):
+        super().save(epoch, tensors, facts)
+        if epoch == 2:
+            raise _Killed
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path):
+    whole, resumed = network(), network()
+    history = fine_tune(whole, fold_data(), recipe(), task(), StateFolder(tmp_path / "a", "k"))
+    with pytest.raises(_Killed):
+        fine_tune(network(), fold_data(), recipe(), task(), _KillingStates(tmp_path / "b", "k"))
+    torch.manual_seed(12345)  # global generators do not matter
+    again = fine_tune(resumed, fold_data(), recipe(), task(), StateFolder(tmp_path / "b", "k"))
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+    losses = [[(log.train_loss, log.validation_loss) for log in logs] for logs in (history, again)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_a_diverging_loss_stops_with_advice(tmp_path):
+    broken = network()
+    with torch.no_grad():
+        broken.fc.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"not a finite number[\s\S]*learning_rate"):
+        fine_tune(broken, fold_data(), recipe(), task(), StateFolder(tmp_path, "k"))

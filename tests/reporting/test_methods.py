@@ -1,0 +1,57 @@
+"""Methods in words: the settings stand in the sentences, and only those that apply."""
+
+from pipeline.reporting import methods
+
+
+def augmentation(**changes):
+    values = {
+        "rotation_degrees": 7.0, "translation": 0.05, "scale": 0.1, "flip": False, "contrast": 0.2,
+        "brightness": 0.1, "noise": 0.025,
+    }  # fmt: skip
+    return methods.augmentation(**{**values, **changes}).text
+
+
+def test_augmentation_names_what_is_done():
+    text = augmentation()
+    assert "±7°" in text
+    assert "2.5\N{NO-BREAK SPACE}%" in text
+    assert "not mirrored" in text
+    assert "not mirrored" not in augmentation(flip=True)
+    assert "rotated" not in augmentation(rotation_degrees=0.0)
+
+
+def test_no_augmentation_is_said():
+    nothing = dict.fromkeys(("rotation_degrees", "translation", "scale", "contrast", "brightness", "noise"), 0.0)
+    assert "were not varied" in augmentation(**nothing)
+
+
+def test_the_loss_names_its_parts():
+    assert methods.cross_entropy(0.0, balance_classes=False) == "Cross-entropy"
+    assert "smoothing 0.05" in methods.cross_entropy(0.05, balance_classes=True)
+    assert "inverse frequency" in methods.cross_entropy(0.0, balance_classes=True)
+
+
+def test_random_weights_are_no_transfer():
+    strategies = [("full", "all layers were fine-tuned from the source weights")]
+    text = methods.network("resnet18", "random", strategies).text
+    assert "no transfer" in text
+    assert "fine-tuned" not in text
+    assert "fine-tuned" in methods.network("resnet18", "imagenet", strategies).text
+
+
+def test_whole_sites_are_told_from_patients():
+    assert "by whole sites" in methods.patients_divided(4, 0.2, "site", 4).text
+    assert "4 folds by patients" in methods.patients_divided(4, 0.2, "patient", 4).text
+
+
+def test_policies_on_labels_are_told():
+    text = methods.labels_matched("PatientID", ("a", "b"), "exclude", "error").text
+    assert "Contradictory labels led to the exclusion" in text
+    assert "classes other than these would have stopped" in text
+    assert "positive class is b" in text
+    assert "positive class" not in methods.labels_matched("PatientID", ("a", "b", "c"), "error", "error").text
+
+
+def test_scalings_have_names():
+    assert methods.percentile_scaling(0.5, 99.5) == "percentiles 0.5 and 99.5 of its own values"
+    assert methods.window_scaling(-600, 1500) == "a fixed window (centre −600, width 1500)"

@@ -1,0 +1,148 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import TrainSettings
+from pipeline.core.artefacts import read_table, write_table
+from pipeline.core.errors import LeakageError, TrainingError
+from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
+from pipeline.learning.checkpoints import locked, read_checkpoint
+from pipeline.stages.train import train
+
+pytestmark = pytest.mark.slow
+CLASSES = ("normal", "lesion")
+QUICK = TrainSettings.model_validate(
+    {"weights": "random", "epochs": 4, "batch_size": 8, "device": "cpu", "precision": "float32", "compare": ["probe"]}
+)
+# State is written after every epoch, so that a kill in the middle has something to go on from.
+EAGER = (
+    "import sys, pipeline.learning.checkpoints as c; c.SECONDS_BETWEEN_STATES = 0.0;"
+    "from pipeline.cli import main; raise SystemExit(main(sys.argv[1:]))"
+)
+
+
+def make_inputs(folder: Path, **changes: str) -> dict[str, Path]:
+    """Write a small study of 30 patients as the stages before leave it."""
+    generator = np.random.default_rng(0)
+    truth = np.arange(30) % 2
+    pixels = generator.integers(60, 120, size=(30, 32, 32), dtype=np.uint8)
+    pixels[truth == 1, 8:24, 8:24] += 100
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "pixels.npy", pixels)
+    images = [
+        Image(
+            image_id=f"i{row}",
+            row=row,
+            patient=f"P{row}",
+            study_uid=f"2.25.{row}",
+            series_uid=f"2.25.{row}",
+            modality="CR",
+            source_rows=32,
+            source_columns=32,
+            intensity_low=0,
+            intensity_high=255,
+            pixel_sha256=f"{row:064x}",
+            **changes,
+        )
+        for row in range(30)
+    ]
+    names = ["test"] * 10 + ["validation"] * 6 + ["train"] * 14
+    roles = [
+        FoldRole(fold=k, image_id=f"i{row}", row=row, patient=f"P{row}", group=f"G{row}", label=CLASSES[kind], role=role)
+        for k, names in enumerate((names, names[10:] + names[:10], names[20:] + names[:20]))
+        for row, (kind, role) in enumerate(zip(truth, names, strict=True))
+    ]
+    write_table(folder / "images.tsv", Image, images)
+    write_table(folder / "folds.tsv", FoldRole, roles)
+    return {"images": folder / "images.tsv", "pixels": folder / "pixels.npy", "folds": folder / "folds.tsv"}
+
+
+def outputs(folder: Path) -> dict[str, Path]:
+    return {
+        "state": folder / "state",
+        "checkpoint": folder / "checkpoint.safetensors",
+        "history": folder / "history.tsv",
+        "predictions": folder / "predictions.tsv",
+        "training": folder / "training.tsv",
+    }
+
+
+def options(settings: TrainSettings, inputs: dict[str, Path], made: dict[str, Path]) -> list[str]:
+    paths = [word for name, path in {**inputs, **made}.items() for word in (f"--{name}", str(path))]
+    words = ["train", "--settings", settings.model_dump_json(), "--seed", "3", "--classes", *CLASSES, "--fold", "1"]
+    return [*words, *paths, "--threads", "2"]
+
+
+def test_a_fold_writes_everything_about_every_strategy(tmp_path):
+    made = outputs(tmp_path / "out")
+    train(settings=QUICK, seed=3, classes=CLASSES, fold=1, threads=2, **make_inputs(tmp_path), **made)
+    predictions = read_table(made["predictions"], Prediction)
+    assert {(row.strategy, row.fold) for row in predictions} == {("full", 1), ("probe", 1)}
+    assert len(predictions) == 2 * 16
+    assert {log.strategy for log in read_table(made["history"], EpochLog)} == {"full"}
+    summaries = read_table(made["training"], TrainingSummary)
+    assert [row.strategy for row in summaries] == ["full", "probe"]
+    assert (summaries[0].train_images, summaries[0].validation_images, summaries[0].test_images) == (14, 6, 10)
+    saved = read_checkpoint(made["checkpoint"])
+    assert saved.facts["strategy"] == "full"
+    assert saved.facts["classes"] == list(CLASSES)
+    assert saved.tensors["fc.weight"].shape == (2, 512)
+
+
+def test_a_run_killed_in_the_middle_ends_with_the_same_bytes(tmp_path):
+    inputs = make_inputs(tmp_path)
+    settings = QUICK.model_copy(update={"epochs": 12, "patience": 12})
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    whole, killed = outputs(tmp_path / "whole"), outputs(tmp_path / "killed")
+    command = [sys.executable, "-c", EAGER]
+    subprocess.run([*command, *options(settings, inputs, whole)], check=True, env=environment, capture_output=True)
+
+    process = subprocess.Popen(
+        [*command, *options(settings, inputs, killed)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "epoch 5/" in line:
+            break
+    time.sleep(0.05)  # into the next epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert "epoch 5/" in lines[-1], "".join(lines)
+    assert not killed["predictions"].exists()
+
+    again = subprocess.run(
+        [*command, *options(settings, inputs, killed)], check=True, env=environment, capture_output=True, text=True
+    )
+    assert "resumed after epoch" in again.stderr
+    for name in ("checkpoint", "predictions"):
+        assert killed[name].read_bytes() == whole[name].read_bytes(), name
+
+
+def test_patients_on_two_sides_stop_the_training(tmp_path):
+    inputs = make_inputs(tmp_path)
+    roles = read_table(inputs["folds"], FoldRole)
+    leaking = [role.model_copy(update={"patient": "P0", "group": "G0"}) if role.row == 29 else role for role in roles]
+    write_table(inputs["folds"], FoldRole, leaking)
+    with pytest.raises(LeakageError):
+        train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / "out"))
+
+
+def test_volumes_are_refused_with_advice(tmp_path):
+    inputs = make_inputs(tmp_path, volume_file="v.nii")
+    with pytest.raises(TrainingError, match="volumes can be prepared"):
+        train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / "out"))
+
+
+def test_a_second_job_on_the_same_fold_is_refused(tmp_path):
+    inputs, made = make_inputs(tmp_path), outputs(tmp_path / "out")
+    with locked(made["state"]), pytest.raises(TrainingError, match="another process"):
+        train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **made)
+    assert not made["predictions"].exists()

@@ -1,0 +1,169 @@
+"""Configuration: complete, typed, and every error told at once with its line."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cli import STAGES
+from pipeline.config import Config, check, load, schema
+from pipeline.core.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "examples").glob("*.yaml"))]
+SMALL = """\
+study: mine
+ingest:
+  source: data
+label:
+  table: labels.csv
+  key: PatientID
+  classes: [a, b]
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def errors_of(tmp_path, text):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return str(caught.value).replace(str(path), "study.yaml")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_that_come_along_are_right(path):
+    assert isinstance(load(path), Config)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_schema_for_editors_accepts_what_the_models_accept(path):
+    jsonschema.Draft202012Validator(schema()).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_the_schema_refuses_unknown_keys_and_wrong_types():
+    study = yaml.safe_load(SMALL)
+    validator = jsonschema.Draft202012Validator(schema())
+    assert validator.is_valid(study)
+    assert not validator.is_valid({**study, "sede": 3})
+    assert not validator.is_valid({**study, "split": {"folds": "five"}})
+    assert not validator.is_valid({**study, "train": {"weights": "coco"}})
+
+
+def test_the_built_in_study_names_every_key():
+    """Whoever copies it sees all there is; only what belongs to another member of a choice may be absent."""
+    written = yaml.safe_load(STUDIES[0].read_text(encoding="utf-8"))
+
+    whole = json.loads(load(STUDIES[0]).model_dump_json())
+
+    def keys(tree, prefix=""):
+        for key, value in tree.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from keys(value, f"{prefix}{key}.")
+
+    absent = set(keys(whole)) - set(keys(written))
+    assert {key for key in absent if not key.startswith("train.weights.")} == set()  # a bare word stands for them
+
+
+def test_all_errors_are_told_at_once_with_line_and_nearest_key(tmp_path):
+    text = SMALL.replace("study: mine", "study: My Study") + "splt:\n  folds: 3\ntrain:\n  epoch: 3\n  batch_size: 1\n"
+    message = errors_of(tmp_path, text)
+    assert "4 errors" in message
+    assert "study.yaml:1: `study`" in message
+    assert "study.yaml:8: unknown key `splt`; did you mean `split`?" in message
+    assert "study.yaml:11: unknown key `train.epoch`; did you mean `epochs`?" in message
+    assert "study.yaml:12: `train.batch_size`" in message
+
+
+def test_a_missing_key_is_named(tmp_path):
+    message = errors_of(tmp_path, SMALL.replace("  key: PatientID\n", ""))
+    assert "study.yaml:4: `label.key` is missing" in message
+
+
+def test_a_key_of_another_member_of_a_choice_is_unknown(tmp_path):
+    text = SMALL + "preprocess:\n  intensity:\n    kind: window\n    centre: 40\n    width: 400\n    low: 1\n"
+    assert "study.yaml:13: unknown key `preprocess.intensity.low`" in errors_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "holds no keys"),
+        ("- a\n- b\n", "holds no keys"),
+        ("study: a\nstudy: b\n", "study.yaml:2: the key study stands twice (first on line 1)"),
+        ("study: [a\n", "not valid YAML"),
+        ("study: a\n\tb: c\n", "study.yaml:2: not valid YAML"),
+        (SMALL + "train:\n  weights: {source: file}\n", "`train.weights`: source `file` needs `file` and `sha256`"),
+        (SMALL.replace("[a, b]", "[a, a]"), "a class is listed twice"),
+        (SMALL.replace("[a, b]", "[0, 1]"), "study.yaml:7: `label.classes.0`"),
+        (SMALL + "train:\n  learning_rate: .nan\n", "`train.learning_rate`"),
+        (SMALL + "seed: -1\n", "study.yaml:8: `seed`"),
+    ],
+)
+def test_faults_become_errors_with_a_place(tmp_path, text, told):
+    assert told in errors_of(tmp_path, text)
+
+
+def test_a_missing_file_and_bytes_that_are_no_text(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "absent.yaml")
+    path = tmp_path / "study.yaml"
+    path.write_bytes(b"study: \xff\xfe\n")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load(path)
+
+
+def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
+    path = write(tmp_path, SMALL)
+    assert load(path, {"seed": 3}).seed == 3
+    with pytest.raises(ConfigError, match="`seed`"):
+        load(path, {"seed": "x"})
+
+
+def test_a_bare_word_stands_for_the_source_of_weights(tmp_path):
+    assert load(write(tmp_path, SMALL + "train:\n  weights: random\n")).train.weights.source == "random"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_equal_settings_give_equal_text(stage):
+    config = load(STUDIES[0])
+    text = config.section(stage)
+    section = getattr(config, stage)
+    assert type(section).model_validate_json(text) == section
+    assert json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")) == text
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "phantom"])
+def test_writing_the_defaults_out_changes_no_text(tmp_path, stage):
+    config = load(write(tmp_path, SMALL))
+    written = yaml.safe_load(yaml.safe_dump(json.loads(config.model_dump_json())))
+    assert check(written, {}, "written").section(stage) == config.section(stage)
+
+
+def test_settings_are_frozen():
+    config = load(STUDIES[0])
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 3
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Config.model_fields)) | st.text(max_size=6), json_values, max_size=5))
+def test_whatever_is_written_gives_a_configuration_or_a_clear_error(values):
+    with suppress(ConfigError):
+        assert isinstance(check(values, {}, "study.yaml"), Config)

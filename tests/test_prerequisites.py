@@ -1,0 +1,87 @@
+"""What a study needs before any work."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.core.errors import ConfigError
+from pipeline.prerequisites import choose_file, require
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with images, labels and a weights file, as the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels.csv").touch()
+    (tmp_path / "net.pth").write_bytes(b"weights")
+    return tmp_path
+
+
+def study(source="images", table="labels.csv", weights="random", phantom=None):
+    return Config.model_validate(
+        {
+            "study": "mine",
+            "phantom": phantom,
+            "ingest": {"source": source},
+            "label": {"table": table, "key": "PatientID", "classes": ["a", "b"]},
+            "train": {"weights": weights},
+        }
+    )
+
+
+def message_of(config):
+    with pytest.raises(ConfigError) as caught:
+        require(config)
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_study_with_everything_at_hand_may_start():
+    require(study())
+    digest = hashlib.sha256(b"weights").hexdigest()
+    require(study(weights={"source": "file", "file": "net.pth", "sha256": digest}))
+    require(study("data/phantom/dicom", "data/phantom/labels.csv", phantom={}))
+
+
+@pytest.mark.usefixtures("place")
+def test_everything_missing_is_told_at_once():
+    message = message_of(study("nowhere", "none.csv", {"source": "file", "file": "net.pth", "sha256": "0" * 64}))
+    assert message.startswith("study mine cannot start")
+    assert "ingest.source: there is no folder nowhere" in message
+    assert "label.table: there is no file none.csv" in message
+    assert "train.weights: net.pth" in message
+    assert message.count("what to do") == 3
+
+
+@pytest.mark.parametrize("source", [".", "results", "results/mine/dicom", ".."])
+def test_a_source_that_holds_the_results_is_refused(place, source):
+    """The study would read its own output; de-identified copies would come back as new patients."""
+    (place / source).mkdir(parents=True, exist_ok=True)
+    assert "lie within one another" in message_of(study(source))
+
+
+def test_a_link_to_the_results_is_refused_too(place):
+    (place / "results").mkdir()
+    (place / "archive").symlink_to("results")
+    assert "lie within one another" in message_of(study("archive"))
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("source", "table"), [("images", "data/phantom/labels.csv"), ("data/phantom/dicom", "labels.csv")]
+)
+def test_the_generator_and_data_of_ones_own_do_not_mix(source, table):
+    assert "the section `phantom` makes" in message_of(study(source, table, phantom={}))
+
+
+def test_one_file_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    built_in = tmp_path / "config" / "config.yaml"
+    assert choose_file([], built_in) == Path("config/config.yaml")
+    assert choose_file([tmp_path / "a.yaml"], built_in) == Path("a.yaml")
+    assert choose_file([Path("/elsewhere/a.yaml")], built_in) == Path("/elsewhere/a.yaml")
+    with pytest.raises(ConfigError, match="2 configuration files"):
+        choose_file([tmp_path / "a.yaml", tmp_path / "b.yaml"], built_in)

@@ -1,0 +1,36 @@
+# One job fine-tunes one fold, with every strategy of the study on the same images.
+rule train:
+    input:
+        images="<results>/images.tsv",
+        pixels="<results>/images/pixels.npy",
+        folds="<results>/folds.tsv",
+    output:
+        checkpoint="<results>/folds/{fold}/checkpoint.safetensors",
+        history="<results>/folds/{fold}/history.tsv",
+        predictions="<results>/folds/{fold}/predictions.tsv",
+        training="<results>/folds/{fold}/training.tsv",
+    log:
+        "<logs>/train/{fold}.log",
+    benchmark:
+        "<benchmarks>/train/{fold}.tsv"
+    conda:
+        "../../environment.yml"
+    # Fixed, not "as many as there are": the order of floating-point sums, and so the last digits, depend on it.
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=480,
+        gpu=0 if CONFIG.train.device == "cpu" else 1,
+    params:
+        settings=CONFIG.section("train"),
+        code=fingerprint("pipeline.stages.train"),
+        seed=CONFIG.seed,
+        classes=CLASSES,
+        # Resumable state is no declared output: Snakemake deletes outputs when a job starts again.
+        state=f"{RESULTS}/state/train/{{fold}}",
+    shell:
+        "python -m pipeline train --settings {params.settings:q} --seed {params.seed}"
+        " --images {input.images:q} --pixels {input.pixels:q} --folds {input.folds:q}"
+        " --classes {params.classes:q} --fold {wildcards.fold} --state {params.state:q}"
+        " --checkpoint {output.checkpoint:q} --history {output.history:q} --predictions {output.predictions:q}"
+        " --training {output.training:q} --threads {threads} --log {log:q}"
