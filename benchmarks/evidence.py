@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.core.seeding import derive_seed
 from pipeline.evaluation.areas import POOLED, area_interval, rank_folds
 from pipeline.evaluation.bootstrap import bootstrap_interval, replicate
-from pipeline.evaluation.decisions import decision_interval
+from pipeline.evaluation.decisions import metric_interval
 from pipeline.evaluation.delong import delong
 from pipeline.evaluation.intervals import normal_quantile, wilson
 from pipeline.evaluation.metrics import class_areas
@@ -70,7 +70,7 @@ FOLDS = 5
 def main() -> None:
     """Print tables and targets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=1000, help="studies for each row (default 1000)")
+    parser.add_argument("--simulations", type=int, default=2000, help="studies for each row (default 2000)")
     simulations: int = parser.parse_args().simulations
     targets = [*equality(), *coverage(simulations), speed()]
     print()
@@ -187,7 +187,7 @@ def _one_study(setting: Setting, generator: np.random.Generator, number: int) ->
         interval = area_interval(scores, (metric, None), own, own_drawn, CONFIDENCE)
         row[kind] = (_end(interval.low, -1), _end(interval.high, 2), own[metric, None], setting.area)
     distance = NormalDist().inv_cdf(setting.area) * math.sqrt(2)
-    interval = decision_interval(scores, "sensitivity", CONFIDENCE)
+    interval = metric_interval(scores, "sensitivity", CONFIDENCE)
     hit = float((scores.decisions == 1)[scores.labels == 1].mean())
     row["sensitivity"] = (_end(interval.low, -1), _end(interval.high, 2), hit, NormalDist().cdf(distance / 2))
     difference = whole[0, ("auroc", None)] - whole[1, ("auroc", None)]

@@ -27,7 +27,6 @@ _DELIMITERS = {".tsv": "\t,;", ".tab": "\t,;"}
 _USUAL_DELIMITERS = ",;\t"  # the semicolon is what spreadsheets write where the comma is the decimal sign
 _MOST_PROBLEMS_SHOWN = 20
 _MOST_LINES_SHOWN = 5
-_KEY_COLUMNS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _KEY_OF: Mapping[KeyColumn, Callable[[Image], str]] = {
     "PatientID": lambda image: image.patient,
     "StudyInstanceUID": lambda image: image.study_uid,
@@ -124,7 +123,7 @@ def read_label_table(path: Path, *, key: str, column: str) -> LabelTable:
     delimiter = _find_delimiter(next(line for line in lines if line.strip()), path.suffix.lower(), (key, column))
     numbered = _split_cells(text, delimiter, name)
     header_line, header = numbered[0]
-    key_index, label_index = (_find_column(header, wanted, f"{name}:{header_line}") for wanted in (key, column))
+    key_index, label_index = _find_columns(header, (key, column), f"{name}:{header_line}")
     rows: list[LabelRow] = []
     problems: list[tuple[int, str]] = []
     for line, cells in numbered[1:]:
@@ -227,7 +226,8 @@ def join_labels(
             labels.append(Label(image_id=image.image_id, patient=image.patient, label=label))
     present = {key_of(image) for image in images}
     _require_match(keyed, present, key, len(images))
-    _require_all_classes(keyed.name, labels, classes)
+    unknown = sum(finding.code == "UNKNOWN_LABEL" for finding in findings)
+    _require_all_classes(keyed.name, labels, classes, unknown)
     findings += [_note("label", name, "DUPLICATE_LABEL_ROW", keyed.repeated[name]) for name in sorted(keyed.repeated)]
     named = {*keyed.labels, *keyed.refused}
     findings += [_note("label", name, "LABEL_WITHOUT_IMAGE") for name in sorted(named - present)]
@@ -288,24 +288,30 @@ def _split_cells(text: str, delimiter: str, name: str) -> list[tuple[int, list[s
     return rows
 
 
-def _find_column(header: Sequence[str], wanted: str, where: str) -> int:
-    """Find a column; names found are shown only if the line is surely a header and not a patient's row."""
-    count = header.count(wanted)
-    if count == 1:
-        return header.index(wanted)
-    if count > 1:
-        what = f"the column `{wanted}` stands {count} times in the label table"
-        raise CohortError(what, where=where, remedy="keep one of them")
-    folded = {name.casefold().replace("_", "").replace(" ", ""): name for name in header}
-    nearest = difflib.get_close_matches(wanted.casefold().replace("_", ""), folded, n=1, cutoff=0.8)
+def _find_columns(header: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+    problems = [_describe_column(header, name) for name in wanted if header.count(name) != 1]
+    if problems:
+        remedy = "set label.key and label.column to names of the header line, each there once"
+        raise CohortError("; ".join(problems), where=where, remedy=remedy)
+    return [header.index(name) for name in wanted]
+
+
+def _describe_column(header: Sequence[str], wanted: str) -> str:
+    """Say what is wrong with a column; names found are shown only if the line is surely no patient's row."""
+    if wanted in header:
+        return f"the column `{wanted}` stands {header.count(wanted)} times in the label table"
     what = f"the label table has no column `{wanted}`"
+    folded = {_fold(name): name for name in header}
+    nearest = difflib.get_close_matches(_fold(wanted), folded, n=1, cutoff=0.8)
     if nearest:
-        what += f"; did you mean `{folded[nearest[0]]}`?"
-    elif any(name in _KEY_COLUMNS for name in header):
-        what += f"; it has {', '.join(header)}"
-    else:
-        what += f"; its first line has {len(header)} cells and may not be a header"
-    raise CohortError(what, where=where, remedy="set label.key and label.column to names of the header line")
+        return f"{what} (did you mean `{folded[nearest[0]]}`?)"
+    if any(name in _KEY_OF for name in header):
+        return f"{what} (it has {', '.join(header)})"
+    return f"{what} (its first line has {len(header)} cells and may not be a header)"
+
+
+def _fold(name: str) -> str:
+    return name.casefold().replace("_", "").replace(" ", "")
 
 
 def _name_lines(lines: Sequence[int]) -> str:
@@ -339,11 +345,12 @@ def _require_match(keyed: KeyedLabels, present: set[str], key: KeyColumn, images
         raise CohortError(what, where=keyed.name, remedy=remedy)
 
 
-def _require_all_classes(name: str, labels: Sequence[Label], classes: Sequence[str]) -> None:
+def _require_all_classes(name: str, labels: Sequence[Label], classes: Sequence[str], unknown: int) -> None:
     counts = {label: sum(row.label == label for row in labels) for label in classes}
     if all(counts.values()):
         return
     what = "some classes have no image: " + ", ".join(f"`{label}` {count}" for label, count in counts.items())
+    what += f"; {unknown} images have a class that is not configured" if unknown else ""
     raise CohortError(what, where=name, remedy="check label.classes, the table, and the images left out before")
 
 

@@ -1,193 +1,295 @@
-"""Folds: patients are divided, never images; nothing of a test part is ever seen in training."""
+"""Splits: folds and inner validation parts in which no patient, group or picture stands on two sides.
 
-from collections import defaultdict
+Results depend on the images and the seed only: images come in the order of their pixel digests, groups and sites
+are numbered as they appear, so neither pseudonyms nor the order of files matter.
+"""
+
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.cohort.allocation import allocate
+from pipeline.cohort.duplicates import name_groups
 from pipeline.core.errors import CohortError, LeakageError
-from pipeline.core.records import FoldRole, Role
+from pipeline.core.records import FoldRole, Image, Role
 from pipeline.core.seeding import derive_seed
 
-_ATTEMPTS = 200
+Side = Literal["patient", "site"]
+
+_ATTEMPTS = 100
+"""Random divisions tried before a cohort counts as indivisible; one is enough unless patients are very unequal."""
+_RESPLIT = "run `split` and everything after it again; if it happens again, please report it"
 
 
-class Member(NamedTuple):
-    """One image to be divided: its row in the pixel array, its group and what the folds are balanced for."""
+@dataclass(frozen=True)
+class Division:
+    """How a cohort is to be divided.
 
-    image_id: str
-    row: int
-    patient: str
-    group: str
-    site: str
-    label: str
+    Attributes
+    ----------
+    folds
+        Number of folds, at least 2.
+    validation_fraction
+        Part of each fold's remaining groups kept for choices inside training.
+    unit
+        What is tested as a whole: groups of patients, or sites.
+    seed
+        Of the study.
+    """
+
+    folds: int
+    validation_fraction: float
+    unit: Side
+    seed: int
 
 
-def make_folds(
-    members: Sequence[Member],
-    *,
-    folds: int,
-    validation_fraction: float,
-    unit: Literal["patient", "site"],
-    seed: int,
+def divide(
+    images: Sequence[Image], labels: Mapping[str, str], groups: Mapping[str, str], division: Division
 ) -> list[FoldRole]:
-    """Divide images into folds and give each fold an inner validation part.
+    """Give every image its role in every fold.
 
-    Folds are stratified by class and never divide a group of patients (nor, with ``unit="site"``, a site).
-    The result depends on the order of `members` and on `seed`, not on any pseudonym's value.
+    Test parts are stratified by class and made of whole groups, or of whole sites (one in each fold if there
+    are as many sites as folds). The validation part of a fold is a stratified sample of the remaining groups.
+    In every fold, training and validation hold every class; so does the test part, unless a site does not.
 
     Parameters
     ----------
-    members
-        All images, in an order that does not depend on the secret key.
-    folds
-        Number of folds.
-    validation_fraction
-        Fraction of each fold's training groups that becomes its validation part.
-    unit
-        What stays on one side.
-    seed
-        The study's seed.
+    images
+        In the order of their pixel digests, each digest once.
+    labels
+        Class by `image_id`; a class of which no image is left is an error.
+    groups
+        Group of each patient.
+    division
+        What is wanted.
 
     Returns
     -------
     list of FoldRole
-        For every fold, every image with its role, in the order of `members`.
+        By fold, then in the order of `images`.
 
     Raises
     ------
     CohortError
-        If a class has too few groups for the folds, or no division gives every part every class.
+        If there are too few groups of a class or too few sites for the folds.
     """
-    groups = _indices([member.group for member in members])
-    if unit == "site":
-        groups = joined(groups, _indices([member.site for member in members]))
-    inner = _indices([member.group for member in members])
-    classes = _indices([member.label for member in members])
-    _require_groups(members, groups, folds, unit)
-    test_parts = _divide(classes, groups, folds, seed, "folds")
-    roles: list[FoldRole] = []
-    for fold, test in enumerate(test_parts):
-        rest = np.setdiff1d(np.arange(len(members)), test)
-        parts = round(1 / validation_fraction)
-        candidates = _divide(classes[rest], inner[rest], parts, seed, "validation", fold)
-        # All parts are valid; the one whose size and balance are nearest to what was asked for is taken.
-        validation = rest[min(candidates, key=lambda part: abs(len(part) / len(rest) - validation_fraction))]
-        names: dict[int, Role] = dict.fromkeys(rest.tolist(), "train")
-        names |= dict.fromkeys(validation.tolist(), "validation")
-        names |= dict.fromkeys(test.tolist(), "test")
-        roles += [
+    classes = {label: number for number, label in enumerate(sorted(set(labels.values())))}
+    of_image = [groups[image.patient] for image in images]
+    columns = np.array([classes[labels[image.image_id]] for image in images], dtype=np.int64)
+    if not images:
+        raise CohortError("no image is left to divide", where="split", remedy="see the table of duplicates")
+    tested = _test_parts(images, of_image, columns, tuple(classes), division)
+    rows: list[FoldRole] = []
+    for fold in range(division.folds):
+        inner = np.flatnonzero(tested != fold)
+        is_validation = _validation_part([of_image[index] for index in inner], columns[inner], division, fold)
+        roles: list[Role] = ["test"] * len(images)
+        for index, chosen in zip(inner.tolist(), is_validation.tolist(), strict=True):
+            roles[index] = "validation" if chosen else "train"
+        rows += [
             FoldRole(
                 fold=fold,
-                image_id=member.image_id,
-                row=member.row,
-                patient=member.patient,
-                group=member.group,
-                label=member.label,
-                role=names[index],
+                image_id=image.image_id,
+                row=image.row,
+                patient=image.patient,
+                group=group,
+                label=labels[image.image_id],
+                role=role,
             )
-            for index, member in enumerate(members)
+            for image, group, role in zip(images, of_image, roles, strict=True)
         ]
-    return roles
+    return rows
 
 
-def assert_no_leakage(roles: Sequence[FoldRole], digests: Mapping[str, str]) -> None:
-    """Prove that no patient, group or picture stands on two sides of a fold and every image is tested once.
+def assert_no_leakage(rows: Sequence[FoldRole], digests: Mapping[str, str]) -> None:
+    """Refuse folds in which something of the test part is known before.
+
+    Checked in every fold: an image has one role; no patient, no group and no pixel digest has two. Over all
+    folds given: no image, patient or group is tested twice, a patient stands in one group. Whether every image
+    is tested can only be told of all folds: `assert_all_tested`.
 
     Parameters
     ----------
-    roles
-        The fold table.
+    rows
+        Roles of one or several folds.
     digests
-        Digest of the decoded pixels of every image, by image.
+        SHA-256 of the pixels by `image_id`.
 
     Raises
     ------
     LeakageError
-        Saying what is shared and in which fold; never of whom.
+        Saying what stands on two sides and how often, without naming anybody.
     """
-    sides: dict[tuple[int, str, str], set[Role]] = defaultdict(set)
-    tested: dict[str, int] = defaultdict(int)
-    for role in roles:
-        if role.image_id not in digests:
-            raise LeakageError("the fold table names an image that does not exist", remedy="run split again")
-        for kind, value in (("patient", role.patient), ("group", role.group), ("picture", digests[role.image_id])):
-            sides[role.fold, kind, value].add(role.role)
-        tested[role.image_id] += role.role == "test"
-    shared = sorted({(fold, kind) for (fold, kind, _), found in sides.items() if len(found) > 1})
-    if shared:
-        fold, kind = shared[0]
-        count = sum(1 for (f, k, _), found in sides.items() if (f, k) == (fold, kind) and len(found) > 1)
-        what = f"{count} {kind}{'s' if count > 1 else ''} stand on two sides of fold {fold}"
-        raise LeakageError(what, remedy="run split again; the fold table was altered or made by hand")
-    wrong = sum(1 for count in tested.values() if count != 1)
-    if wrong:
-        what = f"{wrong} images are not tested exactly once"
-        raise LeakageError(what, remedy="run split again; the fold table was altered or made by hand")
+    unknown = sum(row.image_id not in digests for row in rows)
+    if unknown:
+        raise LeakageError(f"{unknown} rows of the folds belong to no image at hand", remedy=_RESPLIT)
+    if len({(row.fold, row.image_id) for row in rows}) != len(rows):
+        raise LeakageError("an image is listed more than once in a fold", remedy=_RESPLIT)
+    roles: dict[tuple[int, str, str], set[str]] = defaultdict(set)
+    tested: dict[tuple[str, str], set[int]] = defaultdict(set)
+    groups: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        groups[row.patient].add(row.group)
+        things = (("image", row.image_id), ("patient", row.patient), ("group", row.group))
+        for kind, name in (*things, ("picture", digests[row.image_id])):
+            roles[row.fold, kind, name].add(row.role)
+            if row.role == "test":
+                tested[kind, name].add(row.fold)
+    problems = Counter(
+        f"{kind}s with several roles in fold {fold}" for (fold, kind, _), held in roles.items() if len(held) > 1
+    )
+    problems.update(f"{kind}s tested in several folds" for (kind, _), folds in tested.items() if len(folds) > 1)
+    problems.update("patients in several groups" for held in groups.values() if len(held) > 1)
+    if problems:
+        what = "the split leaks: " + ", ".join(f"{count} {text}" for text, count in sorted(problems.items()))
+        raise LeakageError(what, remedy=_RESPLIT)
 
 
-def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Join two groupings of the same items: what shares a group in either, directly or by others, stays together.
+def assert_all_tested(rows: Sequence[FoldRole]) -> None:
+    """Check that every fold lists the same images and that each of them is tested in one fold.
 
-    Parameters
-    ----------
-    first, second
-        Group numbers from 0, shape (items,).
-
-    Returns
-    -------
-    ndarray
-        Group numbers, shape (items,), counted by first appearance.
-
-    Examples
-    --------
-    >>> joined(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
-    [0, 0, 0, 1]
+    Raises
+    ------
+    LeakageError
+        If an image is missing in a fold, or never tested.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    size = int(first.max()) + int(second.max()) + 2
-    edges = coo_array((np.ones(len(first)), (first, second + int(first.max()) + 1)), shape=(size, size))
-    _, component = connected_components(edges, directed=False)
-    return _indices([str(number) for number in component[first].tolist()])
-
-
-def _indices(names: Sequence[str]) -> np.ndarray:
-    """Replace names by numbers in order of first appearance, so that their values do not matter."""
-    order = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    return np.array([order[name] for name in names])
+    tested = {row.image_id for row in rows if row.role == "test"}
+    listed: dict[int, set[str]] = defaultdict(set)
+    for row in rows:
+        listed[row.fold].add(row.image_id)
+    if any(images != tested for images in listed.values()):
+        raise LeakageError("the folds do not test every image, or do not list the same images", remedy=_RESPLIT)
 
 
-def _require_groups(members: Sequence[Member], groups: np.ndarray, folds: int, unit: str) -> None:
-    having: dict[str, set[int]] = defaultdict(set)
-    for member, group in zip(members, groups.tolist(), strict=True):
-        having[member.label].add(group)
-    # A fold's training part is divided again for validation: each side needs one of every class.
-    least = max(folds, 3)
-    few = {label: len(found) for label, found in having.items() if len(found) < least}
-    if len(having) < 2:
-        raise CohortError("all images have one class", remedy="check label.classes and the table")
-    if few:
-        counts = ", ".join(f"{label}: {count}" for label, count in sorted(few.items()))
-        noun = "patients" if unit == "patient" else "sites"
-        what = f"too few {noun} for {folds} folds; each class needs at least {least} ({counts})"
-        raise CohortError(what, where="split.folds", remedy="use fewer folds, or more patients")
-
-
-def _divide(classes: np.ndarray, groups: np.ndarray, parts: int, seed: int, *names: str | int) -> list[np.ndarray]:
-    """Divide indices into parts, stratified by class and by whole groups; every part and rest has every class."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    wanted = set(classes.tolist())
-    smallest = min(len(set(groups[classes == kind].tolist())) for kind in wanted)
-    parts = max(2, min(parts, smallest))
+def _test_parts(
+    images: Sequence[Image],
+    of_image: Sequence[str],
+    columns: NDArray[np.int64],
+    classes: tuple[str, ...],
+    division: Division,
+) -> NDArray[np.int64]:
+    """Choose the fold that tests each image, shape (images,)."""
+    groups = _number(of_image)
+    _require_groups(_count(groups, columns, len(classes)), classes, division)
+    if division.unit == "site":
+        blocks = _number(_site_blocks(images, of_image))
+        _require_sites(int(blocks.max()) + 1, images, division.folds)
+    else:
+        blocks = groups
+        _require_no_giant(images, blocks, division.folds)
+    counts = _count(blocks, columns, len(classes))
+    if division.unit == "site" and len(counts) == division.folds:
+        return blocks
     for attempt in range(_ATTEMPTS):
-        state = derive_seed(seed, *names, attempt) % 2**32
-        splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=state)
-        found = [(rest, part) for rest, part in splitter.split(classes, classes, groups)]
-        if all(set(classes[rest]) == wanted == set(classes[part]) for rest, part in found):
-            return [part for _, part in found]
-    what = f"no division into {parts} parts gives every part every class"
-    raise CohortError(what, where="split", remedy="use fewer folds, or more patients of the rare class")
+        generator = np.random.default_rng(derive_seed(division.seed, "folds", attempt))
+        parts = allocate(counts, [1 / division.folds] * division.folds, generator)
+        totals = _totals(counts, parts, division.folds)
+        is_complete = totals.any(axis=1) if division.unit == "site" else totals.all(axis=1)
+        if is_complete.all():
+            chosen: NDArray[np.int64] = parts[blocks]
+            return chosen
+    what = f"the patients cannot be divided into {division.folds} folds that all hold every class"
+    raise CohortError(what, where="split.folds", remedy="set fewer folds, or add patients of the rarest class")
+
+
+def _validation_part(
+    of_image: Sequence[str], columns: NDArray[np.int64], division: Division, fold: int
+) -> NDArray[np.bool_]:
+    """Choose the validation images among those that a fold does not test, shape (images,)."""
+    blocks = _number(of_image)
+    classes = int(columns.max()) + 1
+    counts = _count(blocks, columns, classes)
+    shares = (division.validation_fraction, 1 - division.validation_fraction)
+    for attempt in range(_ATTEMPTS):
+        generator = np.random.default_rng(derive_seed(division.seed, "validation", fold, attempt))
+        parts = _with_every_class(counts, allocate(counts, shares, generator), generator)
+        if _totals(counts, parts, 2).all():
+            chosen: NDArray[np.bool_] = parts[blocks] == 0
+            return chosen
+    what = f"the training patients of fold {fold} cannot be divided so that both parts hold every class"
+    raise CohortError(what, where="split", remedy="set fewer folds, or add patients of the rarest class")
+
+
+def _with_every_class(
+    counts: NDArray[np.int64], parts: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Move the smallest block of a class that a part lacks into it; rare classes may round to nothing."""
+    parts = parts.copy()
+    for part in (0, 1):
+        for column in np.flatnonzero(_totals(counts, parts, 2)[part] == 0):
+            holders = generator.permutation(np.flatnonzero(counts[:, column] > 0))
+            if len(holders) > 1:
+                parts[holders[np.argmin(counts[holders].sum(axis=1))]] = part
+    return parts
+
+
+def _number(names: Sequence[str]) -> NDArray[np.int64]:
+    """Give each name its number, from 0 in the order of first appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+
+def _count(blocks: NDArray[np.int64], columns: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Count the images of each class in each block, shape (blocks, classes)."""
+    counts = np.zeros((int(blocks.max()) + 1, classes), dtype=np.int64)
+    np.add.at(counts, (blocks, columns), 1)
+    return counts
+
+
+def _totals(counts: NDArray[np.int64], parts: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """Images of each class in each part, shape (parts, classes)."""
+    return np.stack([counts[parts == part].sum(axis=0) for part in range(number)])
+
+
+def _site_blocks(images: Sequence[Image], of_image: Sequence[str]) -> list[str]:
+    """Name the block of each image: its site, joined with all sites that share a group with it."""
+    unnamed = sum(not image.site for image in images)
+    if unnamed:
+        what = f"{unnamed} images do not name their institution, so sites cannot be kept apart"
+        raise CohortError(what, where="split.unit", remedy="set split.unit to `patient`")
+    links = {(f"site {image.site}", f"group {group}") for image, group in zip(images, of_image, strict=True)}
+    sites = [f"site {image.site}" for image in images]
+    blocks = name_groups(sites, links)
+    return [blocks[site] for site in sites]
+
+
+def _require_groups(counts: NDArray[np.int64], classes: Sequence[str], division: Division) -> None:
+    """Refuse folds for which a class has too few groups: one to test, one to train and one to validate."""
+    held = [int(number) for number in (counts > 0).sum(axis=0)]
+    if len(held) < 2:
+        raise CohortError("all images are of one class", where="label.classes", remedy="check the label table")
+    folds = 2 if division.unit == "site" else division.folds
+    if min(held) < 3 or (division.unit == "patient" and not _is_enough(min(held), folds)):
+        numbers = ", ".join(f"`{label}` {number}" for label, number in zip(classes, held, strict=True))
+        possible = [number for number in range(2, folds) if _is_enough(min(held), number)]
+        what = f"too few patients for {division.folds} folds: {numbers} (linked patients count once)"
+        remedy = f"set split.folds to at most {max(possible)}" if possible else "at least 3 of each class are needed"
+        raise CohortError(what, where="split.folds", remedy=f"{remedy}, or add patients")
+
+
+def _is_enough(groups: int, folds: int) -> bool:
+    return groups >= folds and groups - -(-groups // folds) >= 2
+
+
+def _require_sites(sites: int, images: Sequence[Image], folds: int) -> None:
+    if sites < folds:
+        named = len({image.site for image in images})
+        joined = f" ({named} by name, but some share patients)" if named > sites else ""
+        what = f"{sites} separate sites{joined} cannot make {folds} folds"
+        remedy = f"set split.folds to {sites}" if sites >= 2 else "set split.unit to `patient`"
+        raise CohortError(what, where="split.folds", remedy=remedy)
+
+
+def _require_no_giant(images: Sequence[Image], blocks: NDArray[np.int64], folds: int) -> None:
+    """Refuse a group of linked patients that no fold can hold: links made in error, for example by blank images."""
+    sizes = np.bincount(blocks)
+    largest = int(np.argmax(sizes))
+    patients = {image.patient for image, block in zip(images, blocks.tolist(), strict=True) if block == largest}
+    if len(patients) > 1 and sizes[largest] > min(0.5, 2 / folds) * len(images):
+        what = f"{len(patients)} patients with {sizes[largest]} of {len(images)} images are linked by shared pictures"
+        remedy = "look for pictures that are not of patients (placeholders, test images) and take them out"
+        raise CohortError(what, where="split", remedy=remedy)

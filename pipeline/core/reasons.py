@@ -78,7 +78,7 @@ REASONS: dict[str, Reason] = {
     # split: images, patients
     "SAME_IMAGE_TWICE": Reason("The same pixels stand twice for one patient; the first is kept.", "Nothing."),
     "SAME_IMAGE_TWO_PATIENTS": Reason(
-        "The same pixels stand under two patients; the patients are kept on one side of every split.",
+        "The same pixels stand under two patients; one is kept, and the patients stay on one side of every split.",
         "Find out whether the two are one person.",
     ),
     "SAME_IMAGE_DIFFERENT_LABELS": Reason(

@@ -87,7 +87,7 @@ def modality_values(dataset: Dataset, stored: Stored, form: PixelFormat, is_litt
     if not unit and elements.text(dataset, "Modality") == "CT":
         unit = "HU"  # the default of CT (PS3.3, C.8.2.1.1.2)
     values = stored.astype(np.float64) * slope + intercept
-    if not np.isfinite(values.astype(np.float32)).all():
+    if values.size and not np.abs(values).max() <= np.finfo(np.float32).max:
         raise FileFault("UNDECODABLE_PIXELS")
     whole = slope.is_integer() and intercept.is_integer()
     if whole and values.size and _INT32.min <= values.min() and values.max() <= _INT32.max:

@@ -22,7 +22,7 @@ from pipeline.dicom.pseudonyms import Pseudonyms
 
 _IDENTITY_KEYWORDS = (*NAME_KEYWORDS, *CODE_KEYWORDS, *UID_KEYWORDS, "PatientBirthDate")
 WORTH_PROCESSES = 400  # fewest instances for which starting worker processes pays
-FAILED = "DEIDENTIFICATIONFAILED"
+FAILED = "DEIDENTIFICATION_FAILED"
 # Elements that are in no list are never even read.
 _TAGS = (
     *(rule.tag for rule in profile() if "." not in rule.attribute and rule.action != "pixels"),
@@ -84,7 +84,7 @@ class Rewriter:
         Returns
         -------
         Rewritten | str
-            What was written, or ``BURNED_IN_ANNOTATION``, ``PIXELS_MAY_IDENTIFY`` or ``DEIDENTIFICATIONFAILED``,
+            What was written, or ``BURNED_IN_ANNOTATION``, ``PIXELS_MAY_IDENTIFY`` or ``DEIDENTIFICATION_FAILED``,
             in which case nothing was.
 
         Raises

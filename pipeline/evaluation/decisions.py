@@ -1,33 +1,32 @@
-"""Decisions: proportions of right and wrong decisions, losses of probabilities, their values and intervals."""
+"""Decisions and losses: every metric but the areas, with its interval, and the operating point."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from pipeline.core.results import OperatingPoint, PredictiveValue
-from pipeline.evaluation.intervals import Interval, mean_of_losses, mean_of_proportions, proportion
-from pipeline.evaluation.metrics import METRICS, brier_losses, confusion, log_losses, predictive_values, specificity
+from pipeline.evaluation.areas import AREAS
+from pipeline.evaluation.intervals import Interval, Scale, jackknife, mean_of_losses, mean_of_proportions, proportion
+from pipeline.evaluation.metrics import METRICS, confusion, predictive_values, specificity
 from pipeline.evaluation.out_of_fold import FoldFit
-from pipeline.evaluation.scores import BoolArray, Scores
+from pipeline.evaluation.scores import Scores
 from pipeline.evaluation.thresholds import Rule
 
-LOSSES = ("brier", "log_loss")
-OF_TWO_CLASSES = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy")
-OF_SEVERAL_CLASSES = ("accuracy", "balanced_accuracy")
 # What is said of single folds, whose few patients do not carry more.
-OF_ONE_FOLD_TWO_CLASSES = ("sensitivity", "specificity")
+OF_ONE_FOLD = {True: ("sensitivity", "specificity"), False: ("accuracy", "balanced_accuracy")}
 
 
-def decision_metrics(scores: Scores, *, one_fold: bool) -> tuple[str, ...]:
-    """Names of the metrics of decisions; ``sensitivity:CLASS`` is the fraction of a class decided rightly."""
-    if scores.is_binary:
-        return OF_ONE_FOLD_TWO_CLASSES if one_fold else OF_TWO_CLASSES
-    of_classes = () if one_fold else tuple(f"sensitivity:{name}" for name in scores.classes)
-    return (*OF_SEVERAL_CLASSES, *of_classes)
+def list_metrics(scores: Scores, *, one_fold: bool) -> tuple[str, ...]:
+    """List the metrics besides the areas; ``sensitivity:CLASS`` is the fraction of a class decided rightly."""
+    if one_fold:
+        return OF_ONE_FOLD[scores.is_binary]
+    named = [name for name, entry in METRICS.items() if scores.is_binary or entry.classes == "any"]
+    of_classes = () if scores.is_binary else tuple(f"sensitivity:{name}" for name in scores.classes)
+    return (*(name for name in named if name not in AREAS), *of_classes)
 
 
-def decision_value(scores: Scores, metric: str) -> float:
-    """Value of a metric of decisions or of a loss; NaN where the data do not define it."""
+def metric_value(scores: Scores, metric: str) -> float:
+    """Value of a metric; NaN where the data do not define it."""
     base, separator, name = metric.partition(":")
     if separator:
         is_class = scores.labels == scores.classes.index(name)
@@ -36,19 +35,31 @@ def decision_value(scores: Scores, metric: str) -> float:
     return entry.function(scores.labels, scores.probabilities if entry.needs == "scores" else scores.decisions)
 
 
-def decision_interval(scores: Scores, metric: str, confidence: float) -> Interval:
-    """Interval of a defined metric of decisions or of a loss."""
-    if metric == "brier":
-        return mean_of_losses(brier_losses(scores.labels, scores.probabilities), scores.clusters, confidence)
-    if metric == "log_loss":
-        return mean_of_losses(log_losses(scores.labels, scores.probabilities), scores.clusters, confidence)
+def metric_interval(scores: Scores, metric: str, confidence: float) -> Interval:
+    """Interval of a defined metric, the kind that its entry in `METRICS` allows."""
     right = scores.decisions == scores.labels
+    base, separator, name = metric.partition(":")
+    if separator:
+        chosen = scores.labels == scores.classes.index(name)
+        return proportion(right[chosen], scores.clusters[chosen], confidence)
     if metric == "balanced_accuracy":
         sides = [scores.labels == label for label in np.unique(scores.labels)]
         parts = [proportion(right[side], scores.clusters[side], confidence) for side in sides]
         return mean_of_proportions([float(right[side].mean()) for side in sides], parts)
-    chosen = _counted(scores, metric)
-    return proportion(right[chosen], scores.clusters[chosen], confidence)
+    entry = METRICS[base]
+    if entry.counted is not None:
+        chosen = entry.counted(scores.labels, scores.decisions)
+        return proportion(right[chosen], scores.clusters[chosen], confidence)
+    if entry.losses is not None:
+        return mean_of_losses(entry.losses(scores.labels, scores.probabilities), scores.clusters, confidence)
+    scale: Scale = "logit" if (entry.low, entry.high) == (0, 1) else "identity"
+    return jackknife(
+        lambda kept: metric_value(scores.select(kept), metric),
+        scores.clusters,
+        confidence,
+        scale=scale,
+        limits=(entry.low, entry.high),
+    )
 
 
 def operating_point(
@@ -83,18 +94,3 @@ def operating_point(
         confusion=tuple(tuple(row) for row in counts.tolist()),
         predictive_values=tuple(values),
     )
-
-
-def _counted(scores: Scores, metric: str) -> BoolArray:
-    """Choose the units that a proportion is a proportion of."""
-    base, separator, name = metric.partition(":")
-    if separator:
-        return np.asarray(scores.labels == scores.classes.index(name))
-    everyone = np.ones(scores.labels.size, dtype=np.bool_)
-    chosen: dict[str, BoolArray] = {
-        "sensitivity": scores.labels == 1,
-        "specificity": scores.labels == 0,
-        "ppv": scores.decisions == 1,
-        "npv": scores.decisions == 0,
-    }
-    return chosen.get(base, everyone)

@@ -23,7 +23,7 @@ from pipeline.evaluation.areas import (
 )
 from pipeline.evaluation.bootstrap import bootstrap_interval, replicate
 from pipeline.evaluation.curves import roc_rates
-from pipeline.evaluation.decisions import LOSSES, decision_interval, decision_metrics, decision_value
+from pipeline.evaluation.decisions import list_metrics, metric_interval, metric_value
 from pipeline.evaluation.intervals import Interval, corrected_t
 from pipeline.evaluation.ranking import equal_weights
 from pipeline.evaluation.scores import Clusters, FloatArray, Scores, collect_scores, find_clusters, strategies_of
@@ -175,14 +175,14 @@ def _values(scores: Scores, areas: Mapping[Key, float]) -> dict[Key, float]:
     values.update({key: value for key, value in areas.items() if is_patient or key[1] is None})
     if is_patient:
         values[ACROSS_FOLDS, None] = values["auroc", None]
-    for metric in (*decision_metrics(scores, one_fold=False), *LOSSES):
-        values[metric, None] = decision_value(scores, metric)
+    for metric in list_metrics(scores, one_fold=False):
+        values[metric, None] = metric_value(scores, metric)
     for fold in scores.fold_numbers() if is_patient else ():
         part = scores.select(scores.folds == fold)
         for metric in AREAS:
             values.setdefault((metric, fold), np.nan)
-        for metric in decision_metrics(scores, one_fold=True):
-            values[metric, fold] = decision_value(part, metric)
+        for metric in list_metrics(scores, one_fold=True):
+            values[metric, fold] = metric_value(part, metric)
     return values
 
 
@@ -197,7 +197,7 @@ def _estimate(
         interval = area_interval(one.scores, (metric, fold), one.values, one.replicates, resampling.confidence)
         notes.append(fold_notes(one.scores, one.ranked) if fold is None else "")
     elif known is not None:
-        interval = decision_interval(scores, metric, resampling.confidence)
+        interval = metric_interval(scores, metric, resampling.confidence)
     return Estimate(
         strategy=scores.strategy,
         level=scores.level,

@@ -1,7 +1,7 @@
 """Intervals: from bootstrap replicates, for proportions in clusters, for complete separation, across folds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.evaluation.scores import BoolArray, FloatArray, IntArray
 
 Scale = Literal["logit", "log", "identity"]
+LARGEST_JACKKNIFE = 200
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,39 @@ def mean_of_losses(losses: FloatArray, clusters: IntArray, confidence: float) ->
     error = math.sqrt(number / (number - 1) * float(residuals @ residuals)) / losses.size
     low, high = around(mean, normal_quantile(confidence) * error, "log")
     return Interval(low, high, method)
+
+
+def jackknife(
+    statistic: Callable[[BoolArray], float],
+    clusters: IntArray,
+    confidence: float,
+    *,
+    scale: Scale,
+    limits: tuple[float, float],
+) -> Interval:
+    """Interval of any statistic from leaving out groups of clusters in turn.
+
+    Quenouille and Tukey's jackknife (Miller, 1974, doi:10.1093/biomet/61.1.1), with at most
+    `LARGEST_JACKKNIFE` groups.
+
+    Parameters
+    ----------
+    statistic
+        Takes the units that are kept, shape (units,), and gives a value.
+    limits
+        Range of the statistic, to which the interval is cut.
+    """
+    method = f"jackknife of patient clusters, {scale} scale"
+    _, member = np.unique(clusters, return_inverse=True)
+    group = member % LARGEST_JACKKNIFE
+    number = int(group.max()) + 1
+    value = statistic(np.ones(clusters.size, dtype=np.bool_))
+    left = np.array([statistic(group != one) for one in range(number)]) if number > 1 else np.array([np.nan])
+    error = math.sqrt((number - 1) / number * float(((left - left.mean()) ** 2).sum()))
+    if not error > 0 or value in limits:  # NaN where a class stands in one group only
+        return Interval(None, None, method, "the jackknife gives no interval here")
+    low, high = around(value, normal_quantile(confidence) * error, scale)
+    return Interval(max(limits[0], low), min(limits[1], high), method)
 
 
 def complete_separation(pairs: int, confidence: float) -> tuple[float, float]:

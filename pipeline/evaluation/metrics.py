@@ -1,6 +1,7 @@
 """Metrics: a registry of pure functions with their range, direction and source.
 
-To add one: write a function of (labels, probabilities) or (labels, decisions) and give it a line in `METRICS`.
+To add one: write a function of (labels, probabilities) or (labels, decisions) and give it a line in `METRICS`;
+every study then has it, with an interval by the jackknife of patient clusters unless the line names a better one.
 Labels and decisions are class indices; of two classes the second, index 1, is the positive one. A metric that
 the data do not define (no positive unit, say) is NaN.
 """
@@ -31,6 +32,10 @@ class Metric:
         Range of values.
     reference
         DOI.
+    counted
+        For a proportion of right decisions: which units it is a proportion of; it gets a Wilson interval.
+    losses
+        For a mean over units: the value of each unit; the interval is made from the variance between clusters.
     """
 
     title: str
@@ -41,6 +46,8 @@ class Metric:
     greater_is_better: bool
     reference: str
     function: Callable[[IntArray, NDArray[Any]], float]
+    counted: Callable[[IntArray, IntArray], BoolArray] | None = None
+    losses: Callable[[IntArray, FloatArray], FloatArray] | None = None
 
 
 def auroc(labels: IntArray, probabilities: FloatArray) -> float:
@@ -131,22 +138,46 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
     return (true_positive / positive if positive > 0 else None, true_negative / negative if negative > 0 else None)
 
 
+def _everyone(labels: IntArray, _: IntArray) -> BoolArray:
+    return np.ones(labels.size, dtype=np.bool_)
+
+
 METRICS: Mapping[str, Metric] = {
-    "auroc": Metric("Area under the ROC curve", "scores", "any", 0, 1, True, "10.1148/radiology.143.1.7063747", auroc),
-    "auprc": Metric("Average precision", "scores", "any", 0, 1, True, "10.1145/1143844.1143874", average_precision),
-    "brier": Metric(
-        "Brier score", "scores", "any", 0, 2, False, "10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2", brier
+    "auroc": Metric(
+        "Area under the ROC curve", "scores", "any", 0, 1, True, "10.1148/radiology.143.1.7063747", auroc
     ),
-    "log_loss": Metric("Logarithmic loss", "scores", "any", 0, np.inf, False, "10.1198/016214506000001437", log_loss),
-    "sensitivity": Metric("Sensitivity", "decisions", "two", 0, 1, True, "10.1136/bmj.308.6943.1552", sensitivity),
-    "specificity": Metric("Specificity", "decisions", "two", 0, 1, True, "10.1136/bmj.308.6943.1552", specificity),
-    "ppv": Metric("Positive predictive value", "decisions", "two", 0, 1, True, "10.1136/bmj.309.6947.102", ppv),
-    "npv": Metric("Negative predictive value", "decisions", "two", 0, 1, True, "10.1136/bmj.309.6947.102", npv),
-    "accuracy": Metric("Accuracy", "decisions", "any", 0, 1, True, "10.1016/j.ipm.2009.03.002", accuracy),
+    "auprc": Metric("Average precision", "scores", "any", 0, 1, True, "10.1145/1143844.1143874", average_precision),
+    "sensitivity": Metric(
+        "Sensitivity", "decisions", "two", 0, 1, True, "10.1136/bmj.308.6943.1552", sensitivity,
+        counted=lambda labels, _: labels == 1,
+    ),
+    "specificity": Metric(
+        "Specificity", "decisions", "two", 0, 1, True, "10.1136/bmj.308.6943.1552", specificity,
+        counted=lambda labels, _: labels == 0,
+    ),
+    "ppv": Metric(
+        "Positive predictive value", "decisions", "two", 0, 1, True, "10.1136/bmj.309.6947.102", ppv,
+        counted=lambda _, decisions: decisions == 1,
+    ),
+    "npv": Metric(
+        "Negative predictive value", "decisions", "two", 0, 1, True, "10.1136/bmj.309.6947.102", npv,
+        counted=lambda _, decisions: decisions == 0,
+    ),
+    "accuracy": Metric(
+        "Accuracy", "decisions", "any", 0, 1, True, "10.1016/j.ipm.2009.03.002", accuracy, counted=_everyone
+    ),
     "balanced_accuracy": Metric(
         "Balanced accuracy", "decisions", "any", 0, 1, True, "10.1109/ICPR.2010.764", balanced_accuracy
     ),
-}
+    "brier": Metric(
+        "Brier score", "scores", "any", 0, 2, False, "10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2", brier,
+        losses=brier_losses,
+    ),
+    "log_loss": Metric(
+        "Logarithmic loss", "scores", "any", 0, np.inf, False, "10.1198/016214506000001437", log_loss,
+        losses=log_losses,
+    ),
+}  # fmt: skip
 
 
 def _over_classes(labels: IntArray, probabilities: FloatArray, which: Literal[0, 1]) -> float:

@@ -1,4 +1,4 @@
-"""Perceptual hashes and fine structure: is this the same picture, whatever its size, window or compression?
+"""Perceptual hashes and fine structure: the same picture is known again in another size, window or compression.
 
 Two steps, because chest radiographs look alike. The hash finds candidates among all pairs of a cohort; the fine
 structure, which noise, anatomy and the film itself make unique, then confirms or refutes each candidate.

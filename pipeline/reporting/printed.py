@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.reporting.document import Report
-from pipeline.reporting.figures.style import drawable, font_folder
+from pipeline.reporting.figures.style import MISSING_CHARACTER, drawable, font_folder
 from pipeline.reporting.formatting import day, moment
 
 if TYPE_CHECKING:
     from pipeline.reporting.figures.style import Picture
 
 _TEMPLATE = Path(__file__).with_name("templates") / "report.typ"
+_REPLACED = (
+    f"The fonts of this file lack some characters; {MISSING_CHARACTER} stands in their place. report.html shows them."
+)
 _NOT_DRAWN = frozenset({"alt"})  # read aloud, so no font is needed
 
 
@@ -51,12 +54,16 @@ def printed(
         "code": report.evaluation.code,
         "digest": digest,
         "sections": content,
+        "note": "",
         "widths": {name: picture.width for name, picture in pictures.items()},
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "report.json").write_bytes(document)
-        (folder / "content.json").write_text(json.dumps(_drawable(values)), encoding="utf-8")
+        shown = _drawable(values)
+        if str(shown).count(MISSING_CHARACTER) > str(values).count(MISSING_CHARACTER):
+            shown["note"] = _REPLACED
+        (folder / "content.json").write_text(json.dumps(shown), encoding="utf-8")
         (folder / "report.typ").write_bytes(_TEMPLATE.read_bytes())
         for stem, picture in pictures.items():
             (folder / f"{stem}.svg").write_bytes(picture.svg)
@@ -76,5 +83,5 @@ def _drawable(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: item if key in _NOT_DRAWN else _drawable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_drawable(item) for item in value]
+        return type(value)(_drawable(item) for item in value)
     return drawable(value) if isinstance(value, str) else value

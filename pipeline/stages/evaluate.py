@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.cohort.splits import assert_no_leakage
 from pipeline.config import EvaluateSettings, YoudenRule
 from pipeline.core.artefacts import R, read_table, write_document, write_table
 from pipeline.core.progress import say
@@ -58,6 +59,7 @@ def evaluate(
         history=_read_all(history, EpochLog),
         training=_read_all(training, TrainingSummary),
     )
+    assert_no_leakage(tables.folds, {image.image_id: image.pixel_sha256 for image in tables.images})
     protocol = Protocol(
         classes=classes,
         resampling=Resampling(seed, settings.bootstrap_replicates, settings.confidence),

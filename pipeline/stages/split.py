@@ -1,15 +1,25 @@
-"""Divide the patients into folds, after pictures that stand twice have been found."""
+"""Divide the patients into folds; one picture under two names is found first and never stands on two sides."""
 
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from pipeline.cohort.duplicates import resolve_duplicates
-from pipeline.cohort.splits import Member, assert_no_leakage, make_folds
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cohort.duplicates import drop_copies, find_similar, name_groups
+from pipeline.cohort.splits import Division, assert_all_tested, assert_no_leakage, divide
 from pipeline.config import SplitSettings
 from pipeline.core.artefacts import read_table, write_table
+from pipeline.core.errors import ArtefactError
 from pipeline.core.progress import say
 from pipeline.core.records import Finding, FlowStep, FoldRole, Image, Label
 from pipeline.imaging.hashing import fine_structure, structural_correlation
 from pipeline.imaging.pixel_store import open_pixels
+
+_STRUCTURES_KEPT = 20_000  # of 16 kB each
 
 
 def split(
@@ -23,39 +33,82 @@ def split(
     duplicates: Path,
     flow: Path,
 ) -> None:
-    """Resolve duplicates, then give every image a role in every fold."""
+    """Write the role of every labelled image in every fold.
+
+    Parameters
+    ----------
+    settings
+        Number of folds, size of the validation parts, what stays together, how near duplicates may lie.
+    seed
+        Of the study.
+    images, pixels
+        Table of `Image` and the pixel store, in which similar images are compared closely.
+    labels
+        Table of `Label`.
+    folds
+        Table of `FoldRole` written for every fold and every image kept.
+    duplicates
+        Table of `Finding`: images left out because they stand twice, and remarks on similar ones.
+    flow
+        Table with one `FlowStep`.
+
+    Raises
+    ------
+    CohortError
+        If there are too few patients or sites for the folds.
+    """
     index = read_table(images, Image)
-    label_of = {row.image_id: row.label for row in read_table(labels, Label)}
-    labelled = sorted((image for image in index if image.image_id in label_of), key=lambda image: image.row)
-    stored = open_pixels(pixels, sum(not image.volume_file for image in index))
-    kept = resolve_duplicates(
-        labelled,
-        label_of,
-        max_distance=settings.max_hash_distance,
-        correlation=lambda one, other: structural_correlation(
-            fine_structure(stored[one]), fine_structure(stored[other])
-        ),
-    )
-    members = [
-        Member(
-            image.image_id, image.row, image.patient, kept.groups[image.patient], image.site, label_of[image.image_id]
-        )
-        for image in kept.images
-    ]
-    roles = make_folds(
-        members, folds=settings.folds, validation_fraction=settings.validation_fraction, unit=settings.unit, seed=seed
-    )
-    assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in kept.images})
+    classes = {row.image_id: row.label for row in read_table(labels, Label)}
+    labelled = [image for image in index if image.image_id in classes]
+    if len(labelled) != len(classes):
+        raise ArtefactError("labels belong to images that are not at hand", where=str(labels), remedy="run `label`")
+    copies = drop_copies(labelled, classes)
+    correlate = _correlation(pixels, sum(not image.volume_file for image in index))
+    similar = find_similar(copies.kept, max_distance=settings.max_hash_distance, correlate=correlate)
+    groups = name_groups([image.patient for image in copies.kept], copies.links | similar.links)
+    division = Division(settings.folds, settings.validation_fraction, settings.unit, seed)
+    roles = divide(copies.kept, classes, groups, division)
+    assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in copies.kept})
+    assert_all_tested(roles)
+    write_table(folds, FoldRole, roles)
+    write_table(duplicates, Finding, [*copies.findings, *similar.findings])
+    left = len(copies.kept)
     step = FlowStep(
         stage="split",
         unit="image",
         entered=len(labelled),
-        excluded=len(labelled) - len(members),
-        left=len(members),
+        excluded=len(copies.findings),
+        left=left,
         produced_unit="image",
-        produced=len(members),
+        produced=left,
     )
-    write_table(folds, FoldRole, roles)
-    write_table(duplicates, Finding, kept.findings)
     write_table(flow, FlowStep, [step])
-    say(f"split: {len(members)} images of {len({m.patient for m in members})} patients in {settings.folds} folds")
+    _report(roles, step, groups)
+
+
+def _correlation(pixels: Path, rows: int) -> Callable[[Image, Image], float]:
+    """Give the close comparison of two images; the store is opened at the first question."""
+
+    @lru_cache(maxsize=1)
+    def store() -> NDArray[Any]:
+        return open_pixels(pixels, rows)
+
+    @lru_cache(maxsize=_STRUCTURES_KEPT)
+    def structure(row: int) -> NDArray[np.float32]:
+        return fine_structure(store()[row])
+
+    return lambda first, second: structural_correlation(structure(first.row), structure(second.row))
+
+
+def _report(roles: Sequence[FoldRole], step: FlowStep, groups: Mapping[str, str]) -> None:
+    joined = sum(count for count in Counter(groups.values()).values() if count > 1)
+    linked = f", {joined} of them linked by a shared picture" if joined else ""
+    say(f"split: {step.left} of {step.entered} images of {len(groups)} patients{linked}")
+    counts = Counter((row.fold, row.role, row.label) for row in roles)
+    labels = sorted({row.label for row in roles})
+    for fold in sorted({row.fold for row in roles}):
+        parts = (
+            f"{role} " + " + ".join(str(counts[fold, role, label]) for label in labels)
+            for role in ("train", "validation", "test")
+        )
+        say(f"split: fold {fold}: {', '.join(parts)} images ({', '.join(labels)})")

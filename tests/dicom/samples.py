@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -48,9 +49,10 @@ def radiograph(**elements) -> Dataset:
         "StudyDate": "20240229",
         **elements,
     }
-    for keyword, value in values.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
+    with pydicom.config.disable_value_validation():  # the archives we read were not validated either
+        for keyword, value in values.items():
+            if value is not None:
+                setattr(dataset, keyword, value)
     return dataset
 
 

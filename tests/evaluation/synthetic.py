@@ -1,6 +1,7 @@
 """Synthetic studies: tables as the stages before would write them, with predictions of known quality."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,9 @@ NAMES = ("full", "scratch", "probe")
 SOFTWARE = (("torch", "2.13.0"),)
 
 
+@cache
 def make_tables(plan: Plan = Plan()) -> Tables:
-    """Make all tables of a study; every number in them agrees."""
+    """Make all tables of a study; every number in them agrees. They are shared: never change one."""
     rng = np.random.default_rng(plan.seed)
     images, labels, series, homes = [], [], [], []
     for patient in range(plan.patients):
@@ -118,6 +120,7 @@ def make_protocol(classes: tuple[str, ...] = BINARY, *, replicates: int = 200, r
     )
 
 
+@cache
 def make_rows(plan: Plan = Plan(), rule: Rule | None = None) -> list[CalibratedPrediction]:
     """Calibrated predictions of a synthetic study."""
     tables = make_tables(plan)

@@ -9,7 +9,7 @@ from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.ranking import equal_weights
 from tests.evaluation.synthetic import BINARY, THREE, Plan, make_rows, simple_rows
 
-RESAMPLING = Resampling(seed=1, replicates=300, confidence=0.95)
+RESAMPLING = Resampling(seed=1, replicates=200, confidence=0.95)
 
 
 def judged(rows, level="patient", classes=BINARY):
@@ -47,7 +47,7 @@ def test_classes_have_areas_of_their_own_when_there_are_several():
 def test_replicates_lie_around_the_value():
     one = judged(make_rows())
     for key, replicates in one.replicates.items():
-        assert replicates.shape == (300,)
+        assert replicates.shape == (200,)
         assert replicates.min() <= one.values[key] <= replicates.max()
 
 
@@ -63,7 +63,8 @@ def test_pooled_area_of_single_patients_is_judged_by_delong():
 
 def test_delong_and_bootstrap_agree():
     scores, labels, folds = study(size=300, folds=1)
-    one = judged(simple_rows(scores, labels, folds, np.arange(300)))
+    many = Resampling(seed=1, replicates=1500, confidence=0.95)
+    one = judge(simple_rows(scores, labels, folds, np.arange(300)), BINARY, many)["full", "patient"]
     delong, bootstrap = (
         area_interval(one.scores, (name, None), one.values, one.replicates, 0.95) for name in (POOLED, "auroc")
     )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.records import CalibratedPrediction
 from pipeline.evaluation.estimates import Resampling, compare, estimate, judge, recompute
+from pipeline.evaluation.metrics import METRICS, Metric
 from tests.evaluation.synthetic import BINARY, THREE, Plan, make_rows, simple_rows
 from tests.evaluation.test_scores import renamed
 
@@ -69,7 +70,7 @@ def test_patients_with_several_classes_count_once():
     assert found["patient", "auroc", None].patients == 90
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_the_order_of_rows_changes_nothing(seed):
     rows = make_rows()
@@ -220,3 +221,21 @@ def test_coverage_of_the_patient_cluster_bootstrap():
             too_narrow.append(item.low <= 0.8019 <= item.high)
     assert 0.92 <= np.mean(held) <= 0.985
     assert np.mean(too_narrow) < 0.85
+
+
+def test_a_new_metric_needs_one_function_and_one_line(monkeypatch):
+    """The recipe of CONTRIBUTING: Matthews' correlation appears at both levels with an interval."""
+    from sklearn.metrics import matthews_corrcoef
+
+    entry = Metric(
+        "Matthews correlation", "decisions", "any", -1, 1, True, "10.1016/0005-2795(75)90109-9", matthews_corrcoef
+    )
+    monkeypatch.setitem(METRICS, "mcc", entry)
+    for classes in (BINARY, THREE):
+        rows = make_rows(Plan(classes=classes, patients=90))
+        found = estimates(rows, classes)
+        for level in ("patient", "image"):
+            item = found[level, "mcc", None]
+            assert -1 <= item.low < item.value < item.high <= 1
+            assert item.method.startswith("jackknife")
+        assert recompute(rows, classes)["full", "patient", "mcc", None] == found["patient", "mcc", None].value

@@ -12,6 +12,7 @@ from pipeline.evaluation.intervals import (
     complete_separation,
     corrected_t,
     effective_trials,
+    jackknife,
     mean_of_losses,
     mean_of_proportions,
     normal_quantile,
@@ -125,3 +126,29 @@ def test_clustered_losses_are_less_certain():
     wide = mean_of_losses(losses, np.repeat(np.arange(50), 4), 0.95)
     narrow = mean_of_losses(losses, np.arange(200), 0.95)
     assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_jackknife_of_a_mean_is_the_normal_interval():
+    values = np.random.default_rng(1).normal(5, 2, 150)
+    interval = jackknife(
+        lambda kept: float(values[kept].mean()), np.arange(150), 0.95, scale="identity", limits=(0, 10)
+    )
+    half = 1.959964 * values.std(ddof=1) / math.sqrt(150)
+    assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-6)
+
+
+def test_jackknife_leaves_out_whole_clusters():
+    values = np.repeat(np.random.default_rng(1).random(30), 5)
+
+    def of(clusters):
+        return jackknife(lambda kept: float(values[kept].mean()), clusters, 0.95, scale="logit", limits=(0, 1))
+
+    whole, single = of(np.repeat(np.arange(30), 5)), of(np.arange(150))
+    assert whole.low < single.low < single.high < whole.high
+
+
+@pytest.mark.parametrize("statistic", [lambda kept: 1.0, lambda kept: 0.5, lambda kept: 0.4 if kept.all() else np.nan])
+def test_jackknife_without_width_is_no_interval(statistic):
+    interval = jackknife(statistic, np.arange(20), 0.95, scale="logit", limits=(0, 1))
+    assert (interval.low, interval.high) == (None, None)
+    assert interval.note

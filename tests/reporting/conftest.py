@@ -9,7 +9,7 @@ from tests.reporting.synthetic_evaluation import make_evaluation
 # Each would do something in HTML, typst, Markdown, a spreadsheet, Jinja2 or a terminal if it were not kept as text.
 HOSTILE = (
     "<script>alert(1)</script>",
-    '" onmouseover="alert(2)',
+    '" onmouseover="alert(2) 肺炎 \ue000 \N{GRINNING FACE}',
     '#panic("typst") *bold* _it_ $x^2$ @ref \\u{41}',
     "](javascript:alert(3)) ![x](http://evil.example/x.png)",
     '=HYPERLINK("http://evil.example")',

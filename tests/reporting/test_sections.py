@@ -217,9 +217,19 @@ def test_rare_sites_are_joined_and_none_is_lost():
     assert sites.rows[-1][0].endswith("others")
 
 
-def test_tables_fit_a_page():
-    made = sections(compose(make_evaluation(folds=20, patients=200, classes=("a", "b", "c")), make_text()))
+def test_tables_fit_a_page_and_lose_no_fold_and_no_class():
+    classes = ("a", "b", "c", "d", "e", "f", "g")
+    made = sections(compose(make_evaluation(folds=20, patients=300, classes=classes), make_text()))
     assert all(len(item.columns) <= 10 for item in tables_of(made))
+    titles = [column.title for item in tables_of(made) if item.name.startswith("sites") for column in item.columns]
+    assert {*classes, *(f"Fold {number}" for number in range(1, 21))} <= set(titles)
+
+
+def test_curves_that_find_no_room_are_counted():
+    made = sections(compose(make_evaluation(classes=tuple("abcdefghi"), patients=300), make_text()))
+    captions = {figure.name: figure.caption for figure in figures_of(made)}
+    assert "2 more curves in report.json" in captions["roc"]
+    assert "2 more curves in report.json" in captions["precision-recall"]
 
 
 def test_software_that_differs_between_training_and_evaluation_is_shown():

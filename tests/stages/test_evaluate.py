@@ -8,7 +8,7 @@ from pipeline.cli import main
 from pipeline.config import EvaluateSettings, SpecificityRule, YoudenRule
 from pipeline.core.artefacts import read_document, read_table, write_table
 from pipeline.core.errors import LeakageError, ReportError
-from pipeline.core.records import CalibratedPrediction, Estimate, FoldRole, Prediction
+from pipeline.core.records import CalibratedPrediction, Estimate, FoldRole, Image, Prediction
 from pipeline.core.results import Evaluation
 from pipeline.evaluation.estimates import recompute
 from pipeline.stages.evaluate import evaluate
@@ -84,6 +84,17 @@ def test_an_image_tested_twice_stops_the_stage(paths):
     assert not paths["evaluation"].exists()
 
 
+def test_the_same_picture_on_two_sides_stops_the_stage(paths):
+    images = read_table(paths["images"], Image)
+    roles = {row.image_id: row.role for row in read_table(paths["folds"], FoldRole) if row.fold == 0}
+    tested = next(image for image in images if roles[image.image_id] == "test")
+    trained = next(image for image in images if roles[image.image_id] == "train")
+    copy = trained.model_copy(update={"pixel_sha256": tested.pixel_sha256})
+    write_table(paths["images"], Image, [copy if image is trained else image for image in images])
+    with pytest.raises(LeakageError, match="picture"):
+        run(paths)
+
+
 def test_a_foreign_prediction_stops_the_stage(paths):
     rows = read_table(paths["predictions"][1], Prediction)
     write_table(paths["predictions"][1], Prediction, [*rows[1:], rows[0].model_copy(update={"label": "maybe"})])
@@ -92,7 +103,7 @@ def test_a_foreign_prediction_stops_the_stage(paths):
     assert not paths["calibrated"].exists()
 
 
-def test_from_the_command_line(paths, capsys):
+def test_from_the_command_line(paths, capfd):
     words = [
         "evaluate",
         "--settings",
@@ -109,4 +120,4 @@ def test_from_the_command_line(paths, capsys):
     assert main(words) == 0
     document = json.loads(paths["evaluation"].read_text())
     assert document["study"] == "study"
-    assert "evaluate: full: AUROC by patient 0." in capsys.readouterr().err
+    assert "evaluate: full: AUROC by patient 0." in capfd.readouterr().err

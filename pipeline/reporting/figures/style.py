@@ -18,6 +18,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK = (
 )  # fmt: skip
 INK, MUTED, RULE, PALE = "#1d2a36", "#5b6875", "#cdd5dc", "#f3f6f8"
 HALF_WIDTH, FULL_WIDTH = 3.35, 6.9  # inches
+MISSING_CHARACTER = "□"
 _PNG_DPI = 200
 _STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -104,7 +105,9 @@ def drawable(text: str) -> str:
     ('Lungenentzündung ≥ 1', '□□')
     """
     known = _characters()
-    return "".join(c if ord(c) in known or c in "\n\t" else "□" for c in unicodedata.normalize("NFC", text))
+    return "".join(
+        c if ord(c) in known or c in "\n\t" else MISSING_CHARACTER for c in unicodedata.normalize("NFC", text)
+    )
 
 
 def paint(draw: Callable[[], "Figure"]) -> Picture:
@@ -143,4 +146,6 @@ def unit_square(axes: "Axes", x_label: str, y_label: str) -> None:
 def _characters() -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
-    return frozenset(FT2Font(str(font_folder() / "DejaVuSans.ttf")).get_charmap())
+    found = FT2Font(str(font_folder() / "DejaVuSans.ttf")).get_charmap()
+    # PDF/A allows no character without a meaning of its own (private use, unassigned).
+    return frozenset(code for code in found if unicodedata.category(chr(code)) not in {"Co", "Cn", "Cs", "Cc"})

@@ -10,6 +10,7 @@ from pipeline.reporting.figures.performance import draw_calibration
 from pipeline.reporting.formatting import capitalised, counted, decimal, percent, sentence
 
 _NUMBER = "right"
+_MOST_OFFSETS = 5  # columns
 
 
 def calibration(report: Report) -> Section:
@@ -76,7 +77,8 @@ def _calibration_table(found: tuple[Calibration, ...]) -> Table:
 
 
 def _corrections_table(found: tuple[Calibration, ...]) -> Table:
-    with_offsets = [item for item in found if len(item.fold_offsets) == len(found[0].fold_temperatures)]
+    complete = [item for item in found if len(item.fold_offsets) == len(found[0].fold_temperatures)]
+    with_offsets = complete if len(complete) <= _MOST_OFFSETS else []  # all of them stand in report.json
     columns = (
         Column(title="Fold", is_wide=True),
         Column(title="Temperature", align=_NUMBER),

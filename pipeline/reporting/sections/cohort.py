@@ -11,7 +11,7 @@ from pipeline.reporting.formatting import count, counted, decimal, joined, share
 
 _NUMBER = "right"
 _UNKNOWN = frozenset({"", "not stated"})
-_MOST_GROUPS = 8  # columns of a table beside the whole
+_MOST_CLASSES, _MOST_FOLDS = 4, 8  # columns of a table beside the whole
 _MOST_VALUES = 12  # of one property (sites, scanners, views) in a table
 
 
@@ -146,13 +146,13 @@ def _spread(evaluation: Evaluation, heading: str, name: str) -> list[Block]:
     everyone = [("All", rows[None, None])]
     classes = [(label, rows[None, label]) for label in evaluation.classes if (None, label) in rows]
     folds = [(f"Fold {fold + 1}", rows[fold, None]) for fold in range(evaluation.folds) if (fold, None) in rows]
-    if len(classes) + len(folds) < _MOST_GROUPS:
+    if len(classes) + len(folds) < _MOST_FOLDS:
         return [_spread_table(heading, name, [*everyone, *classes, *folds], "class and fold")]
-    tables: list[Block] = [_spread_table(heading, name, [*everyone, *classes[:_MOST_GROUPS]], "class")]
-    for start in range(0, len(folds), _MOST_GROUPS):
-        part = folds[start : start + _MOST_GROUPS]
-        suffix = f"-by-fold-{start // _MOST_GROUPS + 1}"
-        tables.append(_spread_table(heading, name + suffix, [*everyone, *part], "fold"))
+    tables: list[Block] = []
+    for by, groups, most in (("class", classes, _MOST_CLASSES), ("fold", folds, _MOST_FOLDS)):
+        for start in range(0, len(groups), most):
+            part = [*everyone, *groups[start : start + most]]
+            tables.append(_spread_table(heading, f"{name}-by-{by}-{start // most + 1}", part, by))
     return tables
 
 

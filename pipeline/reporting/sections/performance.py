@@ -37,6 +37,8 @@ from pipeline.reporting.formatting import (
 )
 
 _NUMBER = "right"
+_MOST_NAMED_COLUMNS = 5
+_MOST_CURVES = 7  # that can be told apart in one figure
 _RANKING = ("auroc", "auprc")
 _DECISIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy")
 
@@ -107,7 +109,8 @@ def _operating_rates(evaluation: Evaluation) -> tuple[float, float] | None:
 
 def _roc_figure(evaluation: Evaluation) -> Figure:
     result = vocabulary.own(evaluation)
-    names = [curve.class_name for curve in result.roc]
+    chosen = result.roc[:_MOST_CURVES]
+    names = [curve.class_name for curve in chosen]
     auroc = evaluation.estimate(result.strategy, "patient", "auroc")
     operating = _operating_rates(evaluation)
     point = ""
@@ -120,23 +123,30 @@ def _roc_figure(evaluation: Evaluation) -> Figure:
     band = f" The band holds {level} of the bootstrap replicates at each point." if has_band else ""
     return Figure(
         name="roc",
-        caption=f"Receiver operating characteristic, mean of the folds, by patient.{band}",
+        caption=f"Receiver operating characteristic, mean of the folds, by patient.{band}{_left_out(len(result.roc))}",
         alt=f"ROC curve for {joined(names)}. AUROC {vocabulary.both_of(auroc)}.{point}",
-        draw=partial(draw_roc, result.roc, names, operating),
+        draw=partial(draw_roc, chosen, names, operating),
     )
+
+
+def _left_out(curves: int) -> str:
+    more = curves - _MOST_CURVES
+    return f" {counted(more, 'more curve')} in report.json." if more > 0 else ""
 
 
 def _precision_recall_figure(evaluation: Evaluation) -> Figure:
     result = vocabulary.own(evaluation)
-    names = [curve.class_name for curve in result.precision_recall]
-    guess = joined([percent(curve.prevalence) for curve in result.precision_recall])
+    chosen = result.precision_recall[:_MOST_CURVES]
+    names = [curve.class_name for curve in chosen]
+    guess = joined([percent(curve.prevalence) for curve in chosen])
     area = evaluation.estimate(result.strategy, "patient", "auprc")
     return Figure(
         name="precision-recall",
-        caption="Precision over recall, mean of the folds, by patient. The dotted line is guessing (the prevalence).",
+        caption="Precision over recall, mean of the folds, by patient. The dotted line is guessing (the prevalence)."
+        f"{_left_out(len(result.precision_recall))}",
         alt=f"Precision-recall curve for {joined(names)}. Average precision {vocabulary.both_of(area)}; "
         f"guessing gives {guess}.",
-        draw=partial(draw_precision_recall, result.precision_recall, names),
+        draw=partial(draw_precision_recall, chosen, names),
     )
 
 
@@ -221,17 +231,23 @@ def _confusion_in_words(classes: tuple[str, ...], point: OperatingPoint) -> str:
 
 
 def _confusion_table(classes: tuple[str, ...], point: OperatingPoint) -> Table:
+    called, names = [f"called {name}" for name in classes], list(classes)
+    notes: tuple[str, ...] = ()
+    if len(classes) > _MOST_NAMED_COLUMNS:
+        called = [str(number) for number in range(1, len(classes) + 1)]
+        names = [f"{number} {name}" for number, name in zip(called, classes, strict=True)]
+        notes = ("The columns are the classes that the network called, numbered as the rows.",)
     columns = (
         Column(title="Truth", is_wide=True),
-        *(Column(title=f"called {name}", align=_NUMBER) for name in classes),
+        *(Column(title=title, align=_NUMBER) for title in called),
         Column(title="Patients", align=_NUMBER),
     )
-    rows = [(name, *map(count, row), count(sum(row))) for name, row in zip(classes, point.confusion, strict=True)]
+    rows = [(name, *map(count, row), count(sum(row))) for name, row in zip(names, point.confusion, strict=True)]
     sums = [sum(column) for column in zip(*point.confusion, strict=True)]
     rows.append(("all", *map(count, sums), count(sum(chain(*point.confusion)))))
     return Table(
         name="confusion-matrix", caption="The same decisions as a table.", columns=columns, rows=tuple(rows),
-        strong_rows=(len(classes),),
+        strong_rows=(len(classes),), notes=notes,
     )  # fmt: skip
 
 

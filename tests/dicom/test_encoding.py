@@ -1,0 +1,27 @@
+import pydicom
+import pytest
+
+from pipeline.dicom.encoding import encoded_file, encoded_header
+from pipeline.dicom.files import opened, quiet, read_elements
+from pipeline.dicom.pixel_format import pixel_element
+from tests.dicom.samples import LIMIT, SYNTAXES, ct, with_pixels, write
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_pydicom_reads_what_is_encoded(tmp_path, syntax):
+    """Our own framing of the pixel data, held against an independent reader."""
+    path = write(tmp_path / "a.dcm", with_pixels(ct(SliceLocation="1.5")), syntax=syntax)
+    before = pydicom.dcmread(path)
+    with quiet(), opened(path, LIMIT) as source:
+        read_elements(source, ())
+        place = pixel_element(source)
+        source.body.seek(place.start)
+        pixels = source.body.read(place.length)
+    plain = pydicom.dcmread(path, stop_before_pixels=True)
+    header = encoded_header(plain, SYNTAXES[syntax])
+    (tmp_path / "b.dcm").write_bytes(b"".join(encoded_file(header, SYNTAXES[syntax], place, pixels)))
+    after = pydicom.dcmread(tmp_path / "b.dcm")
+    assert after == before
+    assert after.file_meta.TransferSyntaxUID == SYNTAXES[syntax]
+    assert (after.pixel_array == before.pixel_array).all()
+    assert (tmp_path / "b.dcm").stat().st_size % 2 == 0

@@ -1,0 +1,58 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.dicom.leaks import Tokens, identity_tokens
+from tests.dicom.samples import radiograph
+
+
+def test_words_of_names_numbers_and_uids_are_collected():
+    dataset = radiograph(
+        PatientName="Muster Mann^Erika-Maria^^Dr=Ideo^Gram",
+        PatientID=" 0815-AB ",
+        AccessionNumber="A123",
+        OtherPatientIDs=["0816-AB", "X"],
+        ReferringPhysicianName="Li^Wu",
+    )
+    words = identity_tokens(dataset).words
+    assert {"muster", "mann", "erika-maria", "ideo", "gram", "0815-ab", "a123", "0816-ab", "1.2.3.1"} <= words
+    assert not {"li", "wu", "dr", "x", ""} & words
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("case", [str.upper, str.lower, str.title])
+def test_words_are_found_in_bytes(encoding, case):
+    data = b"\0\1" + case("mustermann").encode(encoding) + b"\xff"
+    tokens = Tokens(frozenset({"mustermann"}))
+    assert tokens.are_in_bytes(data)
+    assert not tokens.are_in_bytes(data, fixed_words="not mustermann but us")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_words_with_accents_are_found_as_they_are_written(encoding):
+    assert Tokens(frozenset({"zoë-größe"})).are_in_bytes("zoë-größe".encode(encoding))
+
+
+def test_what_was_generated_does_not_count():
+    tokens = Tokens(frozenset({"12345678", "abcd"}))
+    assert not tokens.are_in_bytes(b"uid 2.25.9123456789 Pabcdef", generated=["2.25.9123456789", "PABCDEF"])
+    assert tokens.are_in_bytes(b"uid 2.25.9123456789", generated=["2.25.1"])
+
+
+def test_short_digits_mean_nothing_in_bytes():
+    assert not Tokens(frozenset({"123456"})).are_in_bytes(b"-0.123456")
+    assert Tokens(frozenset({"12345678"})).are_in_bytes(b"12345678")
+
+
+@given(st.binary(), st.binary(), st.text("abcdefgh", min_size=4, max_size=12))
+def test_a_word_is_found_wherever_it_stands(before, after, word):
+    assert Tokens(frozenset({word})).are_in_bytes(before + word.upper().encode() + after)
+
+
+def test_numbers():
+    tokens = Tokens(frozenset({"48213", "1024", "a1"}))
+    assert tokens.is_number("48213")
+    assert tokens.is_number("+48213 ")
+    assert not tokens.is_number("1024")  # too short to mean something
+    assert not tokens.is_number("482130")
+    assert not tokens.is_number("a1")

@@ -1,0 +1,208 @@
+import stat
+from datetime import date
+
+import pydicom
+import pytest
+
+from pipeline.config import DeidentifySettings, IngestSettings
+from pipeline.core.artefacts import read_table
+from pipeline.core.errors import DicomError
+from pipeline.core.records import Finding, FlowStep, PseudonymLink, Series
+from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.stages import deidentify as module
+from pipeline.stages.deidentify import deidentify
+from pipeline.stages.ingest import ingest
+from tests.dicom.samples import PIXELS, ct, radiograph, with_pixels, write
+
+
+def scan(root, result):
+    ingest(
+        settings=IngestSettings(source=root, modalities=("CR", "CT")),
+        key=result / "restricted" / "key",
+        instances=result / "restricted" / "instances.parquet",
+        rejected=result / "restricted" / "rejected.tsv",
+        rejections=result / "rejections.tsv",
+        flow=result / "flow" / "ingest.tsv",
+    )
+
+
+def rewrite(root, result, threads=1):
+    deidentify(
+        settings=DeidentifySettings(),
+        source=root,
+        key=result / "restricted" / "key",
+        instances=result / "restricted" / "instances.parquet",
+        dicom=result / "dicom",
+        series=result / "series.tsv",
+        pseudonyms=result / "restricted" / "pseudonyms.tsv",
+        quarantine=result / "quarantine.tsv",
+        flow=result / "flow" / "deidentify.tsv",
+        threads=threads,
+    )
+
+
+def add(root, patient, study, series, number, **elements):
+    base = f"1.2.{patient}.{study}"
+    values = {
+        "PatientID": f"PID-{patient}",
+        "PatientName": f"Mustermann{patient}^Erika{patient}",
+        "StudyInstanceUID": base,
+        "SeriesInstanceUID": f"{base}.{series}",
+        "SOPInstanceUID": f"{base}.{series}.{number}",
+        "InstitutionName": "Hospital of Musterstadt",
+        "Manufacturer": "Maker",
+        "ManufacturerModelName": "Model 1",
+        **elements,
+    }
+    make = ct if values.get("Modality") == "CT" else radiograph
+    stored = PIXELS + number + 7 * series + 49 * study + 343 * patient & 0xFFF
+    return write(root / f"{patient}-{study}-{series}-{number}.dcm", with_pixels(make(**values), stored))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    root = tmp_path / "raw"
+    add(root, 1, 1, 1, 1, StudyDate="20200101", PatientAge="070Y", BodyPartExamined="CHEST", ViewPosition="PA")
+    add(root, 1, 2, 1, 1, StudyDate="20210203", PatientAge="071Y", InstitutionName="Other Clinic")
+    add(root, 2, 1, 1, 1, StudyDate="20200101", PatientAge="095Y", PatientSex="M")
+    add(root, 2, 1, 2, 1, StudyDate="20200101", BurnedInAnnotation="YES")
+    for number in range(3):
+        place = [0, 0, 2.5 * number]
+        add(
+            root, 3, 1, 1, number, Modality="CT", ImagePositionPatient=place, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]
+        )
+    return root
+
+
+def test_two_studies_of_a_patient_stay_together(archive, tmp_path):
+    result = tmp_path / "results"
+    scan(archive, result)
+    rewrite(archive, result)
+    names = Pseudonyms(read_or_create_key(result / "restricted" / "key"))
+    records = {record.series_uid: record for record in read_table(result / "series.tsv", Series)}
+    first, second = records[names.uid("1.2.1.1.1")], records[names.uid("1.2.1.2.1")]
+    assert first.patient == second.patient == names.patient("PID-1")
+    days = date.fromisoformat(second.study_date) - date.fromisoformat(first.study_date)
+    assert days == date(2021, 2, 3) - date(2020, 1, 1)
+    assert first.study_date < "2020-01-01"
+    assert first.site != second.site
+    assert first.scanner == second.scanner == "Maker Model 1"
+    assert (first.body_part, first.view_position, first.patient_age_years) == ("CHEST", "PA", 70)
+    assert records[names.uid("1.2.2.1.1")].patient_age_years == 90
+    volume = records[names.uid("1.2.3.1.1")]
+    assert (volume.kind, volume.instances, volume.modality) == ("volume", 3, "CT")
+
+
+def test_the_numbers_add_up(archive, tmp_path):
+    result = tmp_path / "results"
+    scan(archive, result)
+    rewrite(archive, result)
+    names = Pseudonyms(read_or_create_key(result / "restricted" / "key"))
+    (step,) = read_table(result / "flow" / "deidentify.tsv", FlowStep)
+    (before,) = read_table(result / "flow" / "ingest.tsv", FlowStep)
+    (finding,) = read_table(result / "quarantine.tsv", Finding)
+    records = read_table(result / "series.tsv", Series)
+    assert step.entered == before.left == 7
+    assert (step.excluded, step.left, step.produced) == (1, 6, 4)
+    assert sum(record.instances for record in records) == 6
+    assert (finding.code, finding.unit, finding.unit_id) == (
+        "BURNED_IN_ANNOTATION",
+        "instance",
+        names.uid("1.2.2.1.2.1"),
+    )
+    files = sorted(path.relative_to(result / "dicom") for path in (result / "dicom").rglob("*.dcm"))
+    assert len(files) == 6
+    assert {path.parts[0] for path in files} == {record.series_uid for record in records}
+    for path in files:
+        found = pydicom.dcmread(result / "dicom" / path)
+        assert (found.SeriesInstanceUID, f"{found.SOPInstanceUID}.dcm") == path.parts
+    links = read_table(result / "restricted" / "pseudonyms.tsv", PseudonymLink)
+    assert [link.patient_id for link in links] == ["PID-1", "PID-2", "PID-3"]
+    assert [link.patient for link in links] == [names.patient(link.patient_id) for link in links]
+    shifts = {link.patient: link.date_shift_days for link in links}
+    for record in records:
+        if record.patient == names.patient("PID-1"):
+            assert (date.fromisoformat(record.study_date).toordinal() + shifts[record.patient]) in {
+                date(2020, 1, 1).toordinal(),
+                date(2021, 2, 3).toordinal(),
+            }
+
+
+def test_no_identifier_leaves_the_restricted_folder(archive, tmp_path, capsys, recwarn):
+    result = tmp_path / "results"
+    scan(archive, result)
+    rewrite(archive, result)
+    restricted = result / "restricted"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in restricted.iterdir()} == {0o600}
+    public = [path for path in result.rglob("*") if restricted not in path.parents and path != restricted]
+    content = b"".join(path.read_bytes() for path in public if path.is_file())
+    names = "\n".join(str(path.relative_to(result)) for path in public)
+    said = content + names.encode() + "".join(capsys.readouterr()).encode()
+    for token in (
+        "mustermann",
+        "erika",
+        "pid-",
+        "1.2.1.1",
+        "1.2.2.1",
+        "musterstadt",
+        "clinic",
+        "20200101",
+        "2020-01-01",
+    ):
+        assert token.encode() not in said.lower(), token
+    assert not recwarn.list
+
+
+def test_neither_order_nor_contents_depend_on_the_key(archive, tmp_path):
+    """With another key the tables hold other pseudonyms in the same places."""
+    rows = []
+    for name in ("a", "b"):
+        result = tmp_path / name
+        scan(archive, result)
+        rewrite(archive, result)
+        hidden = {"patient", "study_uid", "series_uid", "study_date", "site"}
+        rows.append([record.model_dump(exclude=hidden) for record in read_table(result / "series.tsv", Series)])
+    assert rows[0] == rows[1]
+    assert (tmp_path / "a" / "restricted" / "key").read_bytes() != (tmp_path / "b" / "restricted" / "key").read_bytes()
+
+
+def test_again_gives_the_same_bytes_with_processes(archive, tmp_path, monkeypatch):
+    result = tmp_path / "results"
+    scan(archive, result)
+    rewrite(archive, result)
+    first = {path: path.read_bytes() for path in result.rglob("*") if path.is_file()}
+    monkeypatch.setattr(module, "WORTH_PROCESSES", 2)
+    rewrite(archive, result, threads=2)
+    assert {path: path.read_bytes() for path in result.rglob("*") if path.is_file()} == first
+
+
+def test_a_source_that_changed_is_counted(archive, tmp_path):
+    result = tmp_path / "results"
+    scan(archive, result)
+    changed = archive / "1-1-1-1.dcm"
+    changed.write_bytes(changed.read_bytes()[:-1] + b"\x77")
+    (archive / "3-1-1-2.dcm").unlink()
+    rewrite(archive, result)
+    codes = sorted(finding.code for finding in read_table(result / "quarantine.tsv", Finding))
+    assert codes == ["BURNED_IN_ANNOTATION", "DEIDENTIFICATION_FAILED", "DEIDENTIFICATION_FAILED"]
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    root = tmp_path / "raw"
+    add(root, 1, 1, 1, 1, BurnedInAnnotation="YES")
+    scan(root, tmp_path / "results")
+    with pytest.raises(DicomError, match="BURNED_IN_ANNOTATION 1"):
+        rewrite(root, tmp_path / "results")
+
+
+def test_the_source_is_only_read(archive, tmp_path):
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in archive.rglob("*") if path.is_file()}
+    archive.chmod(0o500)
+    try:
+        scan(archive, tmp_path / "results")
+        rewrite(archive, tmp_path / "results")
+    finally:
+        archive.chmod(0o700)
+    assert {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in archive.rglob("*") if path.is_file()
+    } == before

@@ -1,0 +1,262 @@
+"""The whole road on a small built-in study: from files with planted hazards to the report."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.core.artefacts import read_document, read_table
+from pipeline.core.records import CalibratedPrediction, Finding, FlowStep, FoldRole, Image, Label, Prediction
+from pipeline.core.results import Evaluation
+from pipeline.phantom.manifest import Manifest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ("rejections", "quarantine", "quality", "unreadable", "unlabelled", "duplicates")
+SMALL = {
+    "study": "small",
+    "phantom": {"patients": 36, "size": 96, "prevalence": 0.4},
+    "ingest": {"source": "data/phantom/dicom"},
+    "preprocess": {"size": 64},
+    "label": {
+        "table": "data/phantom/labels.csv",
+        "key": "StudyInstanceUID",
+        "classes": ["normal", "lesion"],
+        "on_contradiction": "exclude",
+    },
+    "split": {"folds": 3},
+    "train": {
+        "weights": "random",
+        "compare": ["probe"],
+        "epochs": 2,
+        "batch_size": 16,
+        "device": "cpu",
+        "precision": "float32",
+    },
+    "evaluate": {"bootstrap_replicates": 200},
+}
+
+
+def run(folder: Path, settings: dict[str, object], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the workflow as a user would, in a folder of its own."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"),
+        *("--directory", str(folder), "--configfile", str(folder / "study.yaml"), *words),
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a finished study; ``terminal.txt`` holds what was printed."""
+    folder = tmp_path_factory.mktemp("study")
+    done = run(folder, SMALL)
+    (folder / "terminal.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(study: Path) -> Manifest:
+    return read_document(study / "data/phantom/manifest.json", Manifest)
+
+
+def findings(study: Path) -> list[Finding]:
+    return [row for name in TABLES for row in read_table(study / f"results/small/{name}.tsv", Finding)]
+
+
+def evaluation(study: Path) -> Evaluation:
+    return read_document(study / "results/small/evaluation.json", Evaluation)
+
+
+def test_the_report_is_there(study):
+    for name in ("report.html", "report.pdf", "report.json", "model_card.md"):
+        assert (study / "reports/small" / name).stat().st_size > 1000, name
+
+
+def test_every_planted_file_is_left_out_for_its_reason_and_no_other(study, manifest):
+    for stage, table in (("ingest", "rejections"), ("deidentify", "quarantine")):
+        rows = read_table(study / f"results/small/{table}.tsv", Finding)
+        planted = Counter(file.reason for file in manifest.left_out(stage))
+        assert Counter(row.code for row in rows if row.severity == "excluded") == planted
+        assert planted, stage
+
+
+def test_every_planted_hazard_is_noticed(study, manifest):
+    found = Counter((row.stage, row.code) for row in findings(study))
+    for hazard in manifest.hazards:
+        if hazard.reason:
+            assert found[hazard.stage, hazard.reason] >= 1, hazard.kind
+
+
+def test_nothing_is_lost_on_the_way(study, manifest):
+    steps = {
+        path.stem: read_table(path, FlowStep)[0] for path in sorted((study / "results/small/flow").glob("*.tsv"))
+    }
+    order = ("ingest", "deidentify", "check_quality", "preprocess", "label", "split")
+    assert set(steps) == set(order)
+    assert steps["ingest"].entered == len(manifest.files)
+    for before, after in zip(order, order[1:], strict=False):
+        entered = steps[before].left if steps[after].unit == "instance" else steps[before].produced
+        assert steps[after].entered == entered, after
+    roles = read_table(study / "results/small/folds.tsv", FoldRole)
+    assert Counter(role.role for role in roles)["test"] == steps["split"].left
+
+
+def test_labels_are_those_of_the_cohort(study, manifest):
+    """Follow each image back by its pixels: its label must be that of the study it came from."""
+    images = {image.image_id: image for image in read_table(study / "results/small/images.tsv", Image)}
+    labels = read_table(study / "results/small/labels.tsv", Label)
+    counts = Counter(images[label.image_id].study_uid for label in labels)
+    expected = Counter(
+        case.label
+        for case in manifest.studies
+        if case.is_in_table and case.has_images
+        for file in manifest.accepted()
+        if file.study_uid == case.study_uid and not file.stage
+    )
+    assert Counter(label.label for label in labels) == expected
+    assert sum(counts.values()) == len(labels)
+
+
+def test_predictions_cover_every_image_once_for_each_strategy(study):
+    roles = read_table(study / "results/small/folds.tsv", FoldRole)
+    tested = {(role.fold, role.image_id) for role in roles if role.role == "test"}
+    for strategy in ("full", "probe"):
+        rows = [
+            row
+            for fold in range(3)
+            for row in read_table(study / f"results/small/folds/{fold}/predictions.tsv", Prediction)
+            if row.strategy == strategy and row.role == "test"
+        ]
+        assert {(row.fold, row.image_id) for row in rows} == tested
+        assert len(rows) == len(tested)
+    final = read_table(study / "results/small/predictions.tsv", CalibratedPrediction)
+    assert all(abs(sum(row.probabilities) - 1) < 1e-6 for row in final)
+
+
+def test_the_report_says_that_random_weights_transfer_nothing(study):
+    text = (study / "reports/small/report.html").read_text(encoding="utf-8")
+    assert re.search(r"random (initial )?weights", text, re.IGNORECASE)
+    assert evaluation(study).warnings
+
+
+def test_a_second_run_does_nothing(study):
+    done = run(study, SMALL)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+# --- identifiers -----------------------------------------------------------------------------------------------
+
+
+def forms(token: str) -> Iterator[bytes]:
+    """Give the ways in which a token may hide in bytes."""
+    for text in {token, token.lower(), token.upper(), token.title()}:
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+            yield text.encode(encoding)
+        for shift in range(3):  # base64 of the token at any place of a text
+            code = base64.b64encode(b"\0" * shift + text.encode())
+            yield code[4 if shift else 0 : len(code) // 4 * 4 - 4]
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    """Give a file's bytes, its name, and what is compressed in it (PDF and PNG hold zlib streams)."""
+    raw = path.read_bytes()
+    yield raw
+    yield path.name.encode()
+    for found in re.finditer(rb"stream\r?\n|IDAT|zTXt|iTXt", raw):
+        try:
+            yield zlib.decompressobj().decompress(raw[found.end() :], 50_000_000)
+        except zlib.error:
+            continue
+
+
+def public_files(study: Path) -> list[Path]:
+    places = [study / name for name in ("results", "reports", "logs", ".snakemake", "terminal.txt")]
+    files = [path for place in places for path in (place.rglob("*") if place.is_dir() else [place])]
+    return [path for path in files if path.is_file() and "restricted" not in path.parts]
+
+
+def leaks(files: list[Path], tokens: set[str]) -> list[str]:
+    pattern = re.compile(b"|".join(re.escape(form) for token in sorted(tokens) for form in sorted(set(forms(token)))))
+    return [str(path) for path in files if any(pattern.search(part) for part in contents(path))]
+
+
+def test_no_planted_identifier_is_in_any_byte_outside_restricted(study, manifest):
+    files = public_files(study)
+    assert len(files) > 100
+    assert leaks(files, {manifest.stem}) == []
+    uids = {token for token in manifest.identifiers() if token[0].isdigit()}
+    assert len(uids) > 50
+    joined = re.compile(b"|".join(re.escape(uid.encode()) for uid in sorted(uids)))
+    assert [str(path) for path in files if any(joined.search(part) for part in contents(path))] == []
+
+
+def test_the_search_finds_what_it_looks_for(study, manifest, tmp_path):
+    """The search above can fail: it finds the tokens in the raw files, and in a compressed stream."""
+    raw = [path for path in (study / "data/phantom/dicom").rglob("*") if path.is_file() and path.stat().st_size > 1000]
+    assert len(leaks(raw, {manifest.stem})) == len(raw)
+    hidden = tmp_path / "hidden.pdf"
+    hidden.write_bytes(b"%PDF stream\n" + zlib.compress(manifest.stem.encode()) + b"endstream")
+    coded = tmp_path / base64.b64encode(f"x/{manifest.stem}NAME/y".encode()).decode().replace("/", "_")
+    coded.write_bytes(b"")
+    assert leaks([hidden, coded], {manifest.stem}) == [str(hidden), str(coded)]
+
+
+def test_restricted_files_are_closed_to_others(study):
+    folder = study / "results/small/restricted"
+    assert folder.stat().st_mode & 0o077 == 0
+    files = [path for path in folder.iterdir() if path.is_file()]
+    assert {path.name for path in files} >= {"key", "instances.parquet", "pseudonyms.tsv", "rejected.tsv"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+
+
+def test_another_key_gives_other_names_and_the_same_folds(study, tmp_path):
+    done = run(tmp_path, SMALL, "--until", "split")
+    assert done.returncode == 0, done.stderr[-3000:]
+    tables = [read_table(folder / "results/small/folds.tsv", FoldRole) for folder in (study, tmp_path)]
+    names = [{role.patient for role in table} for table in tables]
+    assert not names[0] & names[1]
+    divided = [[(role.fold, role.row, role.group, role.label, role.role) for role in table] for table in tables]
+    assert divided[0] == divided[1]
+    pixels = [(folder / "results/small/images/pixels.npy").read_bytes() for folder in (study, tmp_path)]
+    assert pixels[0] == pixels[1]
+
+
+def test_three_classes_from_split_to_report(study):
+    """The same cohort with three classes: only what depends on the labels runs again."""
+    settings = json.loads(json.dumps(SMALL))
+    settings["label"] |= {"column": "finding", "classes": ["none", "small", "large"]}
+    settings["split"] = {"folds": 2}
+    settings["train"] |= {"strategy": "probe", "compare": []}
+    done = run(study, settings)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "rule preprocess" not in done.stdout + done.stderr
+    result = evaluation(study)
+    assert result.classes == ("none", "small", "large")
+    assert len(result.strategies[0].roc) == 3
+    assert result.estimate("probe", "patient", "auroc").value is not None
+    assert "not evaluated" in (study / "reports/small/report.html").read_text(encoding="utf-8")
+
+
+def test_a_bad_configuration_stops_before_any_work_and_names_every_error(tmp_path):
+    settings = {**SMALL, "trian": {}, "split": {"folds": 1}}
+    done = run(tmp_path, settings)
+    shown = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "did you mean `train`" in shown
+    assert "split.folds" in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "data").exists()
