@@ -1,7 +1,10 @@
 """Are the numbers right? Equality to independent code, coverage of the intervals in simulation, speed.
 
-Run with ``python benchmarks/evidence.py``; ``--simulations`` sets how many studies are simulated for each row.
-Prints two tables and one line for each target.
+Run with ``python benchmarks/evidence.py``; ``--simulations`` sets how many studies are simulated for each row,
+``--seed`` draws other studies. Prints two tables and one line for each target.
+
+The kind of interval was chosen on these settings, and which rows decide was settled after a first look at them (the
+two that do not decide hold the truth more often than asked for), so the default seed flatters: judge by another one.
 """
 
 import argparse
@@ -71,8 +74,9 @@ def main() -> None:
     """Print tables and targets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulations", type=int, default=2000, help="studies for each row (default 2000)")
-    simulations: int = parser.parse_args().simulations
-    targets = [*equality(), *coverage(simulations), speed()]
+    parser.add_argument("--seed", type=int, default=SEED, help="seed of the simulated studies")
+    given = parser.parse_args()
+    targets = [*equality(), *coverage(given.simulations, given.seed), speed()]
     print()
     for name, value, wanted in targets:
         verdict = "ok" if value >= wanted else "short"
@@ -128,7 +132,7 @@ def delong_by_definition(is_positive: np.ndarray, scores: FloatArray) -> tuple[F
     return areas, sum(part @ part.T / (part.shape[1] - 1) / part.shape[1] for part in parts)
 
 
-def coverage(simulations: int) -> list[tuple[str, float, float]]:
+def coverage(simulations: int, seed: int) -> list[tuple[str, float, float]]:
     """Fraction of intervals that hold the truth; 95 % is meant."""
     print()
     print(
@@ -138,7 +142,7 @@ def coverage(simulations: int) -> list[tuple[str, float, float]]:
     print(f"{'patients prev. images corr. area':34}", *(f"{kind:>11}" for kind in kinds), "  decides")
     held: dict[str, list[float]] = {}
     for setting in SETTINGS:
-        found = simulate(setting, simulations)
+        found = simulate(setting, simulations, seed)
         images = str(setting.images or "1+")
         name = f"{setting.patients:8d} {setting.prevalence:5.2f} {images:>6} {setting.correlation:5.1f}"
         name += f" {setting.area:4.2f}"
@@ -153,9 +157,9 @@ def coverage(simulations: int) -> list[tuple[str, float, float]]:
     return targets
 
 
-def simulate(setting: Setting, simulations: int) -> dict[str, float]:
+def simulate(setting: Setting, simulations: int, seed: int) -> dict[str, float]:
     """Coverage of each kind of interval in one setting."""
-    generator = np.random.default_rng(derive_seed(SEED, "coverage", repr(setting)))
+    generator = np.random.default_rng(derive_seed(seed, "coverage", repr(setting)))
     rows = [_one_study(setting, generator, number) for number in range(simulations)]
     # Average precision depends on the number of units; its truth is its mean over studies of this size.
     truths = {"auprc": float(np.mean([row["auprc"][2] for row in rows]))}

@@ -67,7 +67,7 @@ def machine_checks() -> Iterator[Check]:
     yield _enough("free disk", free, ENOUGH_DISK_GB, "de-identified copies need about as much room as the source")
     yield gpu_check()
     if shutil.which("sbatch") and importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        remedy = f"to submit jobs: python -m pip install -c requirements-dev.lock '{DISTRIBUTION}[slurm]'"
+        remedy = "to submit jobs: python -m pip install -c requirements-dev.lock -e '.[slurm]'"
         yield Check("note", "slurm", "this machine submits to Slurm, but Snakemake's plugin is not installed", remedy)
 
 

@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -100,13 +101,11 @@ def test_every_planted_hazard_is_noticed(study, manifest):
 
 
 def test_nothing_is_lost_on_the_way(study, manifest):
-    steps = {
-        path.stem: read_table(path, FlowStep)[0] for path in sorted((study / "results/small/flow").glob("*.tsv"))
-    }
+    steps = {path.stem: read_table(path, FlowStep)[0] for path in sorted((study / "results/small/flow").glob("*.tsv"))}
     order = ("ingest", "deidentify", "check_quality", "preprocess", "label", "split")
     assert set(steps) == set(order)
     assert steps["ingest"].entered == len(manifest.files)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         entered = steps[before].left if steps[after].unit == "instance" else steps[before].produced
         assert steps[after].entered == entered, after
     roles = read_table(study / "results/small/folds.tsv", FoldRole)

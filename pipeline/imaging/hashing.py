@@ -23,6 +23,9 @@ HASH_BITS = 2 * _CELLS * _CELLS
 _MARGIN = 0.0025
 """Smallest step that counts, as a fraction of the range of the cell means: noise in flat borders gives no bits."""
 
+_ROUNDING = 1e-9
+"""Differences below this fraction of the largest value are rounding errors: an even picture has no pattern."""
+
 _SIDE = 64
 """Side in pixels at which fine structure is compared."""
 _TILE = 8
@@ -72,7 +75,7 @@ def difference_hash(pixels: NDArray[Any]) -> str:
     True
     """
     cells = _average(pixels, _CELLS + 1)
-    step = _MARGIN * (cells.max() - cells.min())
+    step = max(_MARGIN * float(np.ptp(cells)), _ROUNDING * float(np.abs(cells).max()))
     to_the_right = cells[:-1, 1:] - cells[:-1, :-1] > step
     downwards = cells[1:, :-1] - cells[:-1, :-1] > step
     return np.packbits(np.concatenate([to_the_right.ravel(), downwards.ravel()])).tobytes().hex()
@@ -103,8 +106,7 @@ def fine_structure(pixels: NDArray[Any]) -> NDArray[np.float32]:
     tiles = _tiles(detail)
     tiles = tiles - tiles.mean(axis=1, keepdims=True)
     length = np.linalg.norm(tiles, axis=1, keepdims=True)
-    # The second bound is rounding error: in an evenly grey image every tile is flat.
-    least = max(_FLAT * float(np.quantile(length, 0.9)), 1e-9 * float(np.abs(image).max()))
+    least = max(_FLAT * float(np.quantile(length, 0.9)), _ROUNDING * float(np.abs(image).max()))
     low, high = image.min(), image.max()
     is_end = (image <= low + _END * (high - low)) | (image >= high - _END * (high - low))
     is_used = (length > least) & (_tiles(is_end).mean(axis=1, keepdims=True) <= _MOST_AT_ENDS)

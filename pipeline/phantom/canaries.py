@@ -92,6 +92,7 @@ class Aviary:
 
     def __init__(self) -> None:
         self._places: dict[str, set[str]] = defaultdict(set)
+        self.uids: set[str] = set()  # of devices and frames of reference; those of objects stand with their files
 
     def token(self, word: str, number: int, place: str) -> str:
         """Make the token of a word and a number, noting its place."""

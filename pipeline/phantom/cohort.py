@@ -89,6 +89,7 @@ def write_cohort(order: Order, folder: Path) -> Manifest:
         volumes=tuple(studies.volumes),
         hazards=tuple(hazards),
         canaries=tuple(aviary.canaries()),
+        other_uids=tuple(sorted(aviary.uids)),
     )
     write_document(folder / MANIFEST, manifest)
     return manifest

@@ -87,6 +87,7 @@ def general(occasion: Occasion, aviary: Aviary, *, series: str, instance: str, n
     data.PerformedProcedureStepStartTime = clock
     data.DateOfLastCalibration = f"{patient.studies[0].day.replace(day=1):%Y%m%d}"
     data.DeviceUID = make_uid(occasion.seed, "device", patient.site)
+    aviary.uids.add(data.DeviceUID)
     if study.visit:
         earlier = Dataset()
         earlier.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired, still used
@@ -155,6 +156,7 @@ def add_slice(
     position: npt.NDArray[np.float64],
     orientation: npt.NDArray[np.float64],
     spacing: tuple[float, float, float],
+    frame_uid: str,
 ) -> None:
     """Make a data set a CT slice.
 
@@ -172,6 +174,8 @@ def add_slice(
         Centre of the first pixel in mm, shape (3,), and the two direction cosines, shape (6,), LPS.
     spacing
         Between rows, between columns, between slices, in mm.
+    frame_uid
+        Frame of Reference UID.
     """
     data.SOPClassUID = CTImageStorage
     data.Modality = "CT"
@@ -184,7 +188,7 @@ def add_slice(
     data.ImagePositionPatient = [f"{value:.8f}" for value in position]
     data.ImageOrientationPatient = [f"{value:.10f}" for value in orientation]
     data.PositionReferenceIndicator = ""
-    data.FrameOfReferenceUID = f"{data.SeriesInstanceUID[: _UID_LENGTH - 2]}.1"
+    data.FrameOfReferenceUID = frame_uid
     _add_pixels(data, pixels.astype(np.int16 if is_signed else np.uint16), bits=bits, is_signed=is_signed)
     data.PhotometricInterpretation = "MONOCHROME2"
     data.RescaleIntercept, data.RescaleSlope, data.RescaleType = -1024, 1, "HU"

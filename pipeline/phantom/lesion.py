@@ -15,7 +15,7 @@ SMALLEST_DIAMETER, LARGEST_DIAMETER = 0.16, 0.80
 LARGE_DIAMETER = 0.44  # from here on a lesion is called large
 # Attenuation at the thickest point; a rib has about 0.2, the noise of the poorer scanner about 0.03.
 _TYPICAL_CONTRAST, _SPREAD_OF_CONTRAST = 0.60, 0.42
-_FAINTEST, _DENSEST = 0.12, 1.0
+_FAINTEST, _DENSEST = 0.12, 0.85
 _FALL = 0.8  # exponent of the profile: 0.5 is a ball, 1 a paraboloid
 _ROOM = 0.14  # of a centre from the nearest border of the lung, at most
 _TRIES = 10_000

@@ -139,6 +139,7 @@ class Manifest(Record):
     volumes: tuple[CohortVolume, ...]
     hazards: tuple[Hazard, ...]
     canaries: tuple[Canary, ...]
+    other_uids: tuple[str, ...]  # original UIDs of devices and frames of reference
 
     def of_kind(self, kind: HazardKind) -> tuple[Hazard, ...]:
         """Give the hazards of one kind."""
@@ -156,4 +157,4 @@ class Manifest(Record):
         """Give every text that must not leave the raw files: canaries and original UIDs."""
         uids = {uid for file in self.files for uid in (file.study_uid, file.series_uid, file.sop_uid) if uid}
         studies = {study.study_uid for study in self.studies}
-        return frozenset({canary.token for canary in self.canaries} | uids | studies)
+        return frozenset({canary.token for canary in self.canaries} | uids | studies | set(self.other_uids))

@@ -13,7 +13,7 @@ from pipeline.phantom import radiograph, volumes
 from pipeline.phantom.anatomy import Anatomy, Pose
 from pipeline.phantom.canaries import Aviary
 from pipeline.phantom.files import STAYS, Archive, LeftOut
-from pipeline.phantom.headers import Occasion, add_overlay, add_radiograph, add_slice, general
+from pipeline.phantom.headers import Occasion, add_overlay, add_radiograph, add_slice, general, make_uid
 from pipeline.phantom.lesion import Finding, Lesion
 from pipeline.phantom.manifest import CohortLesion, CohortStudy, CohortVolume, Hazard
 from pipeline.phantom.scanners import SCANNERS, Stored, expose
@@ -207,6 +207,8 @@ class Volumes:
         self, data: Dataset, occasion: Occasion, stack: volumes.Stack, stored: npt.NDArray[np.int32], index: int
     ) -> None:
         tomograph = volumes.TOMOGRAPHS[occasion.patient.site]
+        frame_uid = make_uid(occasion.seed, "frame", occasion.study.number)
+        self._aviary.uids.add(frame_uid)
         add_slice(
             data,
             stored[index],
@@ -216,6 +218,7 @@ class Volumes:
             position=stack.position(index),
             orientation=stack.orientation,
             spacing=stack.spacing,
+            frame_uid=frame_uid,
         )
 
     def _draw(self, occasion: Occasion) -> tuple[volumes.Stack, npt.NDArray[np.int32], Drawing]:

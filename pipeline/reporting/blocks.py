@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.core.records import Record
-from pipeline.reporting.formatting import capitalised
 
+NOT_EVALUATED = "This was not evaluated"
 Tone = Literal["note", "warning", "result"]
 
 
@@ -41,7 +41,7 @@ class Callout(Record):
 
     kind: Literal["callout"] = "callout"
     tone: Tone
-    title: str
+    title: str  # may be empty
     text: tuple[str, ...]  # paragraphs
 
 
@@ -155,4 +155,4 @@ class Section(Record):
 
 def not_evaluated(reason: str) -> Callout:
     """Say that something was not evaluated, and why: a section is never left out silently."""
-    return Callout(tone="note", title="Not evaluated", text=(capitalised(reason),))
+    return Callout(tone="note", title="", text=(f"{NOT_EVALUATED}: {reason}",))

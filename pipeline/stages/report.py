@@ -72,9 +72,7 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
             warmup_fraction=train.warmup_fraction,
         ),
         methods.augmentation(**train.augmentation.model_dump()),
-        methods.numbers_made(
-            results.aggregation, rule, settings.evaluate.bootstrap_replicates, settings.evaluate.confidence
-        ),
+        methods.numbers_made(results.aggregation, rule, results.bootstrap_replicates, settings.evaluate.confidence),
     )
 
 

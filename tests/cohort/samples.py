@@ -2,11 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from pipeline.core.records import Image
+
+RELAXED = settings(max_examples=50, deadline=None)  # a busy machine is no failure
 
 
 def digest(*words: object) -> str:
@@ -44,21 +48,38 @@ def hexadecimal(bits: Sequence[int]) -> str:
     return np.packbits(np.asarray(bits, dtype=np.uint8)).tobytes().hex()
 
 
-@st.composite
-def cohorts(draw, classes: int = 3, most_patients: int = 60, most_images: int = 4):
-    """Images in the order of content, labels, and a group of each patient: enough of each class for 5 folds."""
-    patients = draw(st.integers(12 * classes, max(12 * classes, most_patients)))
-    seed = draw(st.integers(0, 2**32 - 1))
-    mixed = draw(st.sampled_from([0.0, 0.1]))
-    generator = np.random.default_rng(seed)
-    images, labels = [], {}
-    for patient in range(patients):
-        usual = patient % classes
-        for number in range(generator.integers(1, most_images + 1)):
-            name = f"image {patient}.{number}"
-            images.append(image(name, f"patient {patient}", pixels=f"{seed} {name}", row=len(images)))
-            is_odd = generator.random() < mixed
-            labels[name] = f"class {generator.integers(classes) if is_odd else usual}"
-    partner = {f"patient {one}": f"patient {one - one % 2}" for one in range(0, patients, 7)}
-    images = by_content(images)
-    return images, labels, {one.patient: f"group of {partner.get(one.patient, one.patient)}" for one in images}
+@dataclass(frozen=True)
+class CohortPlan:
+    """A random cohort, told in few numbers so that a failing example can be read."""
+
+    seed: int
+    patients: int
+    classes: int
+    mixed: float  # of images with another class than the patient's usual one
+    linked: bool
+
+    def build(self) -> tuple[list[Image], dict[str, str], dict[str, str]]:
+        """Images in the order of content, labels, and the group of each patient."""
+        generator = np.random.default_rng(self.seed)
+        images, labels = [], {}
+        for patient in range(self.patients):
+            for number in range(generator.integers(1, 5)):
+                name = f"image {patient}.{number}"
+                images.append(image(name, f"patient {patient}", pixels=f"{self.seed} {name}", row=len(images)))
+                is_odd = generator.random() < self.mixed
+                labels[name] = f"class {generator.integers(self.classes) if is_odd else patient % self.classes}"
+        images = by_content(images)
+        partner = {f"patient {one}": f"patient {one + 1}" for one in range(0, self.patients - 1, 7) if self.linked}
+        return images, labels, {one.patient: f"group of {partner.get(one.patient, one.patient)}" for one in images}
+
+
+cohort_plans = st.integers(2, 3).flatmap(
+    lambda classes: st.builds(
+        CohortPlan,
+        seed=st.integers(0, 2**31),
+        patients=st.integers(12 * classes, 45),
+        classes=st.just(classes),
+        mixed=st.sampled_from([0.0, 0.1]),
+        linked=st.booleans(),
+    )
+)

@@ -190,3 +190,19 @@ def test_nothing_is_written_into_the_source(tmp_path):
     before = [(path, path.stat().st_mtime_ns) for path in sorted([tmp_path, *tmp_path.rglob("*")])]
     take(tmp_path)
     assert before == [(path, path.stat().st_mtime_ns) for path in sorted([tmp_path, *tmp_path.rglob("*")])]
+
+
+def deadly(path):
+    """Stand for a header reader that a file kills, in whatever process it runs."""
+    if path == "bad":
+        os._exit(9)
+    return f"read {path}"
+
+
+@pytest.mark.slow
+def test_a_file_that_kills_its_process_costs_no_other(monkeypatch):
+    monkeypatch.setattr(module, "_WORTH_PROCESSES", 2)
+    monkeypatch.setattr(module, "_LOT", 2)
+    files = ["a", "b", "bad", "c"]
+    found = list(module._headers(deadly, files, 2))
+    assert found == [f"read {name}" if name != "bad" else "UNREADABLE_HEADER" for name in files]

@@ -30,10 +30,14 @@ def random_state(seed: int, *, bottleneck: bool = False, counters: bool = True) 
         out = width * (4 if bottleneck else 1)
         for block in range((3, 4, 6, 3)[stage - 1] if bottleneck else 2):
             name = f"layer{stage}.{block}"
-            shapes = [(width, into, 1), (width, width, 3), (out, width, 1)] if bottleneck else [
-                (width, into, 3),
-                (width, width, 3),
-            ]
+            shapes = (
+                [(width, into, 1), (width, width, 3), (out, width, 1)]
+                if bottleneck
+                else [
+                    (width, into, 3),
+                    (width, width, 3),
+                ]
+            )
             for index, (outputs, inputs, side) in enumerate(shapes, start=1):
                 convolution(f"{name}.conv{index}", outputs, inputs, side)
                 normalisation(f"{name}.bn{index}", outputs)

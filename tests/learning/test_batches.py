@@ -24,9 +24,10 @@ def test_the_order_depends_on_the_names():
     assert [b.tolist() for b in shuffled_batches(rows, 8, 1, 0, 1)] == [
         b.tolist() for b in shuffled_batches(rows, 8, 1, 0, 1)
     ]
-    assert np.concatenate(shuffled_batches(rows, 8, 1, 0, 1)).tolist() != np.concatenate(
-        shuffled_batches(rows, 8, 1, 0, 2)
-    ).tolist()
+    assert (
+        np.concatenate(shuffled_batches(rows, 8, 1, 0, 1)).tolist()
+        != np.concatenate(shuffled_batches(rows, 8, 1, 0, 2)).tolist()
+    )
 
 
 def test_plain_batches_keep_the_order():

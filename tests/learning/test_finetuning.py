@@ -161,7 +161,7 @@ def test_modes_follow_the_trained_blocks():
     assert {name for name, training in modes.items() if training} == {n for n in modes if block_of(n) == "layer3"}
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
@@ -174,14 +174,14 @@ class _KillingStates(StateFolder):
     def save(self, epoch, tensors, facts):
         super().save(epoch, tensors, facts)
         if epoch == 2:
-            raise _Killed
+            raise _KilledError
 
 
 @pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path):
     whole, resumed = network(), network()
     history = fine_tune(whole, fold_data(), recipe(), task(), StateFolder(tmp_path / "a", "k"))
-    with pytest.raises(_Killed):
+    with pytest.raises(_KilledError):
         fine_tune(network(), fold_data(), recipe(), task(), _KillingStates(tmp_path / "b", "k"))
     torch.manual_seed(12345)  # global generators do not matter
     again = fine_tune(resumed, fold_data(), recipe(), task(), StateFolder(tmp_path / "b", "k"))

@@ -24,7 +24,9 @@ def study(classes: tuple[str, ...] = ("normal", "lesion"), **changes: object) ->
         pixels[index, 8:24, 8:24] += (100 * kind // (len(classes) - 1)).astype(np.uint8)
     names = ["test"] * 9 + ["validation"] * 9 + ["train"] * 18
     roles = tuple(
-        FoldRole(fold=0, image_id=f"i{row}", row=row, patient=f"p{row}", group=f"G{row}", label=classes[kind], role=role)
+        FoldRole(
+            fold=0, image_id=f"i{row}", row=row, patient=f"p{row}", group=f"G{row}", label=classes[kind], role=role
+        )
         for row, (kind, role) in enumerate(zip(truth, names, strict=True))
     )
     values = {

@@ -54,7 +54,9 @@ def make_inputs(folder: Path, **changes: str) -> dict[str, Path]:
     ]
     names = ["test"] * 10 + ["validation"] * 6 + ["train"] * 14
     roles = [
-        FoldRole(fold=k, image_id=f"i{row}", row=row, patient=f"P{row}", group=f"G{row}", label=CLASSES[kind], role=role)
+        FoldRole(
+            fold=k, image_id=f"i{row}", row=row, patient=f"P{row}", group=f"G{row}", label=CLASSES[kind], role=role
+        )
         for k, names in enumerate((names, names[10:] + names[:10], names[20:] + names[:20]))
         for row, (kind, role) in enumerate(zip(truth, names, strict=True))
     ]

@@ -17,6 +17,7 @@ _MAIN_LEFT, _MAIN_WIDTH, _MAIN_HEIGHT = 2.0, 176.0, 31.0
 _SIDE_LEFT, _SIDE_WIDTH = 222.0, 196.0
 _LINE, _PADDING, _GAP = 10.5, 6.0, 7.0
 _MOST_REASONS = 4
+_WIDEST_TEXT = 32  # characters of the main boxes' full size that fit
 
 
 class Exclusion(NamedTuple):
@@ -88,7 +89,8 @@ def _draw_main(axes: "Axes", top: float, title: str, text: str, *, is_last: bool
     _box(axes, _MAIN_LEFT, top, _MAIN_WIDTH, _MAIN_HEIGHT, face=face, edge=edge)
     middle = _MAIN_LEFT + _MAIN_WIDTH / 2
     axes.text(middle, top + 10, title, ha="center", va="center", color=ink, fontsize=7.5)
-    axes.text(middle, top + 21.5, text, ha="center", va="center", color=ink, fontsize=8, fontweight="bold")
+    size = min(8.0, 8.0 * _WIDEST_TEXT / len(text))
+    axes.text(middle, top + 21.5, text, ha="center", va="center", color=ink, fontsize=size, fontweight="bold")
 
 
 def _draw_step(axes: "Axes", top: float, gap: float, side: Exclusion | None) -> None:

@@ -4,7 +4,7 @@ from typing import TypeGuard
 
 from pipeline.core.results import Comparison, Evaluation, StrategyResult
 from pipeline.reporting import vocabulary
-from pipeline.reporting.blocks import Block, Bullets, Callout, Facts, Heading, Section, Tile, Tiles
+from pipeline.reporting.blocks import NOT_EVALUATED, Block, Bullets, Callout, Facts, Heading, Section, Tile, Tiles
 from pipeline.reporting.document import Report
 from pipeline.reporting.formatting import (
     MISSING,
@@ -69,7 +69,7 @@ def transfer_verdict(evaluation: Evaluation) -> Callout:
     )
     if found is None:
         text = (
-            "Not evaluated: no network was trained from random weights on the same folds. Add the strategy "
+            f"{NOT_EVALUATED}: no network was trained from random weights on the same folds. Add the strategy "
             "“scratch” to the comparisons to answer this."
         )
         return Callout(tone="note", title=title, text=(text,))
