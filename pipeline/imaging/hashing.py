@@ -1,13 +1,16 @@
 """Perceptual hashes and fine structure: the same picture is known again in another size, window or compression.
 
 Two steps, because chest radiographs look alike. The hash finds candidates among all pairs of a cohort; the fine
-structure, which noise, anatomy and the film itself make unique, then confirms or refutes each candidate.
+structure, which noise, vessels and the film itself make unique, then confirms or refutes each candidate.
 
-Measured on 400 chest radiographs of 283 patients (NIH, 256 px; 79 587 pairs of different patients): the usual
-64-bit difference hash puts 189 pairs of *different* persons within 4 bits; this 512-bit hash puts none within
-32 bits (nearest 62; with black borders added, 33), while copies that were rescaled, recompressed, noisy, marked
-in a corner or changed in gamma lie within 32. Fine structure: different persons at most 0.41, copies at least 0.84.
-The script ``benchmarks/duplicates.py`` repeats the measurement.
+Measured on 400 chest radiographs of 283 patients (NIH, 256 px; 79 587 pairs of different patients), limits 32 bits
+and 0.7. The usual 64-bit difference hash puts 189 pairs of *different* persons within its usual 4 bits. This 512-bit
+hash puts none within 32: the nearest pair is 62 apart, or 33 where black borders widen all images by half. Fine
+structure correlates at most 0.30 between different persons (0.53 with those borders). Found again were all copies
+with half the size, JPEG at quality 30, noise of 2 % of the range, gamma 0.7 or a mark in a corner (correlation at
+least 0.85); 99 % of those turned by 1 degree, 87 % of those cropped by 1 %, and none of those cropped by 3 %: this
+finds copies, not second exposures. Borders as wide as the image itself let 1 of the 79 587 pairs through. A test in
+`tests/imaging/test_hashing.py` repeats the main part where the images are at hand.
 """
 
 from functools import lru_cache

@@ -86,6 +86,7 @@ def burn_in(pixels: np.ndarray[tuple[int, int], np.dtype[np.uint16]], number: in
     scale = max(pixels.shape[1] // 128, 1)
     text = np.kron(letters(f"{STEM} {number}"), np.ones((scale, scale), bool))
     top, left = pixels.shape[0] - 2 * text.shape[0], scale * 4
+    text = text[:, : pixels.shape[1] - left]  # a long number may run out of a small image
     pixels[top : top + text.shape[0], left : left + text.shape[1]][text] = white
 
 

@@ -113,7 +113,7 @@ class Volumes:
     Parameters
     ----------
     archive, aviary, size
-        As for `Radiographs`; slices have half as many columns and three eighths as many rows.
+        As for `Radiographs`; slices are smaller (see `pipeline.phantom.volumes.Stack`).
     """
 
     def __init__(self, archive: Archive, aviary: Aviary, size: int) -> None:

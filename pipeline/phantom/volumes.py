@@ -9,6 +9,7 @@ from pipeline.phantom.lesion import Finding
 
 Hounsfield = npt.NDArray[np.float32]
 _HALF_CHEST_MM = (160.0, 120.0, 110.0)  # right-left, front-back, head-feet
+_FEWEST_COLUMNS = 64  # below 43, slices would be too small for the five wavelet levels of JPEG 2000
 _LARGE_MM = 26.0  # diameter from which a lesion is called large
 _CENTRES = {-1: (-0.44, 0.02), 1: (0.44, 0.02)}  # of the lungs, in half chests
 _LUNG = (0.33, 0.62, 0.95)  # half axes of a lung, in half chests
@@ -44,8 +45,13 @@ class Stack:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, size: int) -> "Stack":
-        """Draw a tilted grid around the chest; in plane it is smaller than a radiograph of `size` pixels."""
-        columns, rows, slices = size // 2, 3 * size // 8, int(rng.integers(24, 33))
+        """Draw a tilted grid around the chest.
+
+        Slices have half as many columns as a radiograph of `size` pixels, but at least 64, and three rows for
+        every four columns.
+        """
+        columns = max(size // 2, _FEWEST_COLUMNS)
+        rows, slices = 3 * columns // 4, int(rng.integers(24, 33))
         # Decimal fractions that a decimal string holds exactly, so that header and manifest agree to the last digit.
         between_columns = round(2 * _HALF_CHEST_MM[0] * rng.uniform(1.1, 1.2) / columns, 4)
         between_rows = round(2 * _HALF_CHEST_MM[1] * rng.uniform(1.1, 1.2) / rows, 4)
