@@ -208,7 +208,7 @@ class TrainSettings(Section):
     batch_size: int = Field(default=32, ge=2)
     """Images in a step."""
     learning_rate: float = Field(default=1e-4, gt=0, lt=1)
-    """Highest learning rate of AdamW, reached after the warm-up and then lowered along a cosine."""
+    """Highest learning rate of AdamW for pre-trained weights; from random weights ten times as much is used."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """Weight decay of AdamW."""
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)

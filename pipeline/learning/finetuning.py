@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from pipeline.learning.inference import predict_logits
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+# A pre-trained network needs small steps, a random one large steps, for the same optimiser (AdamW).
+RANDOM_START_FACTOR = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +61,31 @@ class FoldData:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Which training this is: names for logs and seeds."""
+    """Which training this is: names for logs and seeds, and where it starts.
+
+    Attributes
+    ----------
+    trained_blocks
+        Blocks whose parameters are trained.
+    is_pretrained
+        The network starts from a source, with a head already fitted to its features. Batch normalisation then
+        keeps the source's statistics everywhere (a few hundred images estimate them badly), and the start
+        counts as epoch 0: training that does not improve on it is not used. From random weights the
+        statistics are learned and steps are `RANDOM_START_FACTOR` times as large.
+    """
 
     strategy: str
     fold: int
     seed: int
     trained_blocks: frozenset[str]
+    is_pretrained: bool
+
+
+class Tuned(NamedTuple):
+    """What a fine-tuning did: a log for each epoch run, and the epoch whose weights were kept (0: the start)."""
+
+    history: list[EpochLog]
+    best_epoch: int
 
 
 @dataclass
@@ -78,6 +101,11 @@ class _Run:
     def is_finished(self, recipe: Recipe) -> bool:
         """Tell whether all epochs are run or patience has ended."""
         return self.epoch >= recipe.epochs or self.epoch - self.best_epoch >= recipe.patience
+
+    def keep(self, network: "nn.Module", loss: float) -> None:
+        """Remember the network of this epoch as the best so far."""
+        self.best_loss, self.best_epoch = loss, self.epoch
+        self.best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def class_weights(classes: np.ndarray, count: int, *, balance: bool) -> np.ndarray:
@@ -107,7 +135,7 @@ def restore_prevalence(network: "nn.Module", weights: np.ndarray) -> None:
         bias.sub_(torch.from_numpy(np.log(weights)).to(bias))
 
 
-def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, states: StateFolder) -> list[EpochLog]:
+def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, states: StateFolder) -> Tuned:
     """Train a network in place; it ends with the weights of the epoch with the lowest validation loss.
 
     Parameters
@@ -125,8 +153,8 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
 
     Returns
     -------
-    list of EpochLog
-        One entry for each epoch run.
+    Tuned
+        The history and the epoch kept.
 
     Raises
     ------
@@ -142,6 +170,9 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
     optimiser = _optimiser(network, trained, recipe, data.source.placement.device)
     run = _Run()
     saved = states.latest()
+    if saved is None and task.is_pretrained:
+        logits = predict_logits(network, data.source, data.validation_rows)
+        run.keep(network, calibrated_loss(logits, data.validation_classes, data.class_weights))
     if saved is not None:
         _restore(saved, network, optimiser, run)
         say(f"fold {task.fold} {task.strategy}: resumed after epoch {run.epoch}")
@@ -151,13 +182,12 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
         log = _epoch(network, optimiser, data, recipe, task, run.epoch)
         run.history.append(log)
         if log.validation_loss < run.best_loss:
-            run.best_loss, run.best_epoch = log.validation_loss, run.epoch
-            run.best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            run.keep(network, log.validation_loss)
         if states.is_due() or run.is_finished(recipe):
             states.save(run.epoch, *_freeze(network, optimiser, run))
         _announce(log, recipe, run, (time.monotonic() - started) / (run.epoch - first))
     network.load_state_dict(run.best)
-    return run.history
+    return Tuned(run.history, run.best_epoch)
 
 
 def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:
@@ -174,12 +204,15 @@ def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def set_mode(network: "nn.Module", trained_blocks: Iterable[str]) -> None:
-    """Put trained blocks into training mode; the others' batch normalisation keeps the source's statistics."""
+def set_mode(network: "nn.Module", trained_blocks: Iterable[str], *, keep_statistics: bool) -> None:
+    """Put trained blocks into training mode; batch normalisation of others, or of all, keeps its statistics."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     blocks = set(trained_blocks)
     network.eval()
     for name, module in network.named_modules():
-        if name and block_of(name) in blocks and not any(module.children()):
+        is_kept = keep_statistics and isinstance(module, _BatchNorm)
+        if name and block_of(name) in blocks and not any(module.children()) and not is_kept:
             module.train()
 
 
@@ -190,14 +223,15 @@ def _epoch(
 
     started = time.monotonic()
     source = data.source
-    set_mode(network, task.trained_blocks)
+    set_mode(network, task.trained_blocks, keep_statistics=task.is_pretrained)
+    factor = 1.0 if task.is_pretrained else RANDOM_START_FACTOR
     classes_of = dict(zip(data.train_rows.tolist(), data.train_classes.tolist(), strict=True))
     weights = torch.from_numpy(data.class_weights).float().to(source.placement.device)
     batches = shuffled_batches(data.train_rows, recipe.batch_size, task.seed, task.fold, epoch)
     total = torch.zeros((), device=source.placement.device)
     for index, rows in enumerate(batches):
         step = (epoch - 1) * len(batches) + index
-        rate = learning_rate_at(step, recipe.epochs * len(batches), recipe)
+        rate = factor * learning_rate_at(step, recipe.epochs * len(batches), recipe)
         for group in optimiser.param_groups:
             group["lr"] = rate
         truth = torch.tensor([classes_of[row] for row in rows.tolist()], device=source.placement.device)
@@ -214,7 +248,7 @@ def _epoch(
         total += loss.detach() * len(rows)  # read once an epoch: reading it each step would wait for the GPU
     train_loss = float(total) / len(data.train_rows)
     logits = predict_logits(network, source, data.validation_rows)
-    validation_loss = weighted_loss(logits, data.validation_classes, data.class_weights)
+    validation_loss = calibrated_loss(logits, data.validation_classes, data.class_weights)
     if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
         what = f"the loss is not a finite number in epoch {epoch} of fold {task.fold} ({task.strategy})"
         raise TrainingError(what, where="train", remedy="lower train.learning_rate, or set train.precision: float32")
@@ -228,6 +262,32 @@ def _epoch(
         learning_rate=rate,
         seconds=time.monotonic() - started,
     )
+
+
+def calibrated_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> float:
+    """Mean negative log likelihood in nats, weighted by class, at the best temperature of the logits.
+
+    Epochs are compared by it: a network that ranks better but is too sure of itself is the better one, because
+    its probabilities are calibrated later anyway (`pipeline.evaluation.calibration`).
+
+    Parameters
+    ----------
+    logits
+        Shape (images, classes).
+    classes
+        Class indices, shape (images,).
+    weights
+        Weight of each class.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not np.isfinite(logits).all():
+        return math.nan
+
+    def at(log_temperature: float) -> float:
+        return weighted_loss(logits * math.exp(-log_temperature), classes, weights)
+
+    return float(minimize_scalar(at, bounds=(-5, 5), method="bounded").fun)
 
 
 def weighted_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> float:

@@ -33,7 +33,8 @@ STRATEGIES: dict[str, Strategy] = {
         uses_source=True,
         trained_blocks=frozenset(BLOCKS),
         head="gradient",
-        in_words="all layers were fine-tuned from the source weights",
+        in_words="a logistic regression was fitted as head, then all layers were fine-tuned from the source weights, "
+        "batch normalisation keeping the statistics of the source",
     ),
     "probe": Strategy(
         uses_source=True,
@@ -46,6 +47,6 @@ STRATEGIES: dict[str, Strategy] = {
         uses_source=False,
         trained_blocks=frozenset(BLOCKS),
         head="gradient",
-        in_words="all layers were trained from a random initialisation",
+        in_words="all layers were trained from a random initialisation, with a learning rate ten times as high",
     ),
 }

@@ -20,10 +20,10 @@ from pipeline.learning.finetuning import (
     FoldData,
     Recipe,
     Task,
+    Tuned,
     class_weights,
     fine_tune,
     restore_prevalence,
-    weighted_loss,
 )
 from pipeline.learning.inference import pooled_features, predict_logits
 from pipeline.learning.probe import fit_head, install_head
@@ -101,16 +101,22 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     network = build_network(study.backbone, used, seed=derive_seed(study.seed, "initialisation", study.fold))
     replace_head(network, len(study.classes), derive_seed(study.seed, "head", study.fold))
     data = _fold_data(study, used)
-    if strategy.head == "logistic":
-        history = [_fit_probe(network, data, name, study)]
-        trained = {"head"}
-    else:
-        task = Task(strategy=name, fold=study.fold, seed=study.seed, trained_blocks=strategy.trained_blocks)
-        folder = StateFolder(states / name, _key(name, study, used))
-        history = fine_tune(network, data, study.recipe, task, folder)
-        trained = set(strategy.trained_blocks)
+    # Fine-tuning starts from the probe: with a random head, the first steps would distort the source's features
+    # (Kumar et al., 2022, arXiv:2202.10054).
+    if strategy.head == "logistic" or used.path is not None:
+        _fit_probe(network, data)
+    tuned = Tuned([], 0)
+    if strategy.head == "gradient":
+        task = Task(
+            strategy=name,
+            fold=study.fold,
+            seed=study.seed,
+            trained_blocks=strategy.trained_blocks,
+            is_pretrained=used.path is not None,
+        )
+        tuned = fine_tune(network, data, study.recipe, task, StateFolder(states / name, _key(name, study, used)))
+    trained = {"head", *strategy.trained_blocks}
     restore_prevalence(network, data.class_weights)
-    best = min(history, key=lambda log: log.validation_loss)
     sizes = {True: 0, False: 0}
     for parameter, value in network.named_parameters():
         sizes[block_of(parameter) in trained] += value.numel()
@@ -126,8 +132,8 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         trained_parameters=sizes[True],
         frozen_parameters=sizes[False],
         image_size=study.pixels.shape[1],
-        epochs=len(history) if strategy.head == "gradient" else 0,
-        best_epoch=best.epoch if strategy.head == "gradient" else 0,
+        epochs=len(tuned.history),
+        best_epoch=tuned.best_epoch,
         train_images=len(data.train_rows),
         validation_images=len(data.validation_rows),
         test_images=sum(role.role == "test" for role in study.roles),
@@ -138,9 +144,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         seconds=time.monotonic() - started,
         software=versions(),
     )
-    return Outcome(
-        network, history if strategy.head == "gradient" else [], _predict(network, data, name, study), summary
-    )
+    return Outcome(network, tuned.history, _predict(network, data, name, study), summary)
 
 
 def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
@@ -159,25 +163,15 @@ def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
     )
 
 
-def _fit_probe(network: "nn.Module", data: FoldData, name: str, study: Study) -> EpochLog:
+def _fit_probe(network: "nn.Module", data: FoldData) -> None:
+    """Fit the head to the network's features as they are."""
     import torch
 
-    network.to(study.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(data.source.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     train = pooled_features(network, data.source, data.train_rows)
     validation = pooled_features(network, data.source, data.validation_rows)
     head = fit_head(train, data.train_classes, validation, data.validation_classes, data.class_weights)
     install_head(network, head)
-    logits = validation @ head.weight.T + head.bias
-    return EpochLog(
-        strategy=name,
-        fold=study.fold,
-        epoch=1,
-        train_loss=head.train_loss,
-        validation_loss=weighted_loss(logits, data.validation_classes, data.class_weights),
-        validation_auroc=None,
-        learning_rate=0.0,
-        seconds=0.0,
-    )
 
 
 def _predict(network: "nn.Module", data: FoldData, name: str, study: Study) -> list[Prediction]:

@@ -105,8 +105,6 @@ def network(backbone: str, weights: str, strategies: Sequence[tuple[str, str]]) 
     start = "random weights (no transfer)" if is_random else f"weights from {vocabulary.weights(weights)}"
     ways = "In the one strategy trained," if len(strategies) == 1 else "Strategies, all on the same folds:"
     told = "; ".join(f"“{name}”: {words}" for name, words in strategies)
-    if is_random:
-        told = told.replace("fine-tuned from the source weights", "trained from random weights")
     text = (
         f"The network is a two-dimensional {backbone.replace('resnet', 'ResNet-')}; it started from {start}, and "
         f"its last layer was replaced by one for the study's classes. {ways} {told}."

@@ -50,7 +50,10 @@ def _text(settings: Config, results: Evaluation) -> StudyText:
 
 def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ...]:
     train, quality, split, label = settings.train, settings.check_quality, settings.split, settings.label
-    strategies = [(name, STRATEGIES[name].in_words) for name in dict.fromkeys((train.strategy, *train.compare))]
+    names = dict.fromkeys((train.strategy, *train.compare))
+    # Without a source there is nothing to fine-tune: `full` is then what `scratch` is.
+    done = {"full": "scratch"} if train.weights.source == "random" else {}
+    strategies = [(name, STRATEGIES[done.get(name, name)].in_words) for name in names]
     rule = results.strategies[0].operating_point.rule
     return (
         methods.images_found(settings.ingest.modalities, settings.ingest.max_instance_mb),

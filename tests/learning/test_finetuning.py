@@ -7,15 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import TrainingError
+from pipeline.learning import finetuning
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import BLOCKS, block_of, replace_head
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.devices import choose_placement
 from pipeline.learning.finetuning import (
+    RANDOM_START_FACTOR,
     FoldData,
     Recipe,
     Task,
+    calibrated_loss,
     class_weights,
     fine_tune,
     learning_rate_at,
@@ -37,7 +40,7 @@ def recipe(**changes: object) -> Recipe:
         "epochs": 4,
         "patience": 4,
         "batch_size": 8,
-        "learning_rate": 1e-3,
+        "learning_rate": 1e-4,
         "weight_decay": 0.01,
         "warmup_fraction": 0.1,
         "label_smoothing": 0.05,
@@ -47,8 +50,8 @@ def recipe(**changes: object) -> Recipe:
     return Recipe(**{**values, **changes})
 
 
-def task(blocks: frozenset[str] = frozenset(BLOCKS)) -> Task:
-    return Task(strategy="full", fold=0, seed=7, trained_blocks=blocks)
+def task(blocks: frozenset[str] = frozenset(BLOCKS), *, is_pretrained: bool = False) -> Task:
+    return Task(strategy="full", fold=0, seed=7, trained_blocks=blocks, is_pretrained=is_pretrained)
 
 
 def fold_data() -> FoldData:
@@ -117,6 +120,18 @@ def test_weighted_loss_equals_pytorchs():
     assert weighted_loss(logits, classes, weights) == pytest.approx(float(expected), abs=1e-12)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_calibrated_loss_does_not_depend_on_the_scale_of_the_logits(scale):
+    generator = np.random.default_rng(0)
+    classes = np.arange(60) % 2
+    logits = generator.normal(size=(60, 2)) + np.eye(2)[classes]
+    weights = np.ones(2)
+    found = calibrated_loss(scale * logits, classes, weights)
+    assert found == pytest.approx(calibrated_loss(logits, classes, weights), abs=1e-5)
+    grid = min(weighted_loss(logits / t, classes, weights) for t in np.geomspace(0.1, 10, 2001))
+    assert found == pytest.approx(grid, abs=1e-5)
+
+
 def test_validation_auroc_of_one_class_is_unknown():
     assert validation_auroc(np.zeros((3, 2)), np.zeros(3, dtype=int)) is None
     assert validation_auroc(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 0])) == 1.0
@@ -125,12 +140,13 @@ def test_validation_auroc_of_one_class_is_unknown():
 @pytest.mark.slow
 def test_the_lesion_is_learned_and_the_best_epoch_kept(tmp_path):
     data, trained = fold_data(), network()
-    history = fine_tune(trained, data, recipe(epochs=8, patience=8), task(), StateFolder(tmp_path, "k"))
+    history, best_epoch = fine_tune(trained, data, recipe(epochs=8, patience=8), task(), StateFolder(tmp_path, "k"))
     from pipeline.learning.inference import predict_logits
 
     logits = predict_logits(trained, data.source, data.validation_rows)
     best = min(log.validation_loss for log in history)
-    assert weighted_loss(logits, data.validation_classes, data.class_weights) == pytest.approx(best, abs=1e-9)
+    assert history[best_epoch - 1].validation_loss == best
+    assert calibrated_loss(logits, data.validation_classes, data.class_weights) == pytest.approx(best, abs=1e-9)
     assert validation_auroc(logits, data.validation_classes) > 0.9
     assert [log.epoch for log in history] == list(range(1, 9))
 
@@ -139,7 +155,7 @@ def test_the_lesion_is_learned_and_the_best_epoch_kept(tmp_path):
 def test_training_stops_when_patience_ends(tmp_path):
     data = fold_data()
     hopeless = FoldData(**{**vars(data), "validation_classes": 1 - data.validation_classes})
-    history = fine_tune(network(), hopeless, recipe(epochs=30, patience=2), task(), StateFolder(tmp_path, "k"))
+    history, _ = fine_tune(network(), hopeless, recipe(epochs=30, patience=2), task(), StateFolder(tmp_path, "k"))
     best = min(range(len(history)), key=lambda index: history[index].validation_loss)
     assert len(history) == best + 1 + 2
 
@@ -156,7 +172,7 @@ def test_frozen_blocks_keep_their_weights_and_statistics(tmp_path):
 @pytest.mark.slow
 def test_modes_follow_the_trained_blocks():
     made = network()
-    set_mode(made, {"layer3"})
+    set_mode(made, {"layer3"}, keep_statistics=False)
     modes = {name: module.training for name, module in made.named_modules() if name and not any(module.children())}
     assert {name for name, training in modes.items() if training} == {n for n in modes if block_of(n) == "layer3"}
 
@@ -180,11 +196,11 @@ class _KillingStates(StateFolder):
 @pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path):
     whole, resumed = network(), network()
-    history = fine_tune(whole, fold_data(), recipe(), task(), StateFolder(tmp_path / "a", "k"))
+    history, _ = fine_tune(whole, fold_data(), recipe(), task(), StateFolder(tmp_path / "a", "k"))
     with pytest.raises(_KilledError):
         fine_tune(network(), fold_data(), recipe(), task(), _KillingStates(tmp_path / "b", "k"))
     torch.manual_seed(12345)  # global generators do not matter
-    again = fine_tune(resumed, fold_data(), recipe(), task(), StateFolder(tmp_path / "b", "k"))
+    again, _ = fine_tune(resumed, fold_data(), recipe(), task(), StateFolder(tmp_path / "b", "k"))
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
     losses = [[(log.train_loss, log.validation_loss) for log in logs] for logs in (history, again)]
     assert losses[0] == losses[1]
@@ -197,3 +213,38 @@ def test_a_diverging_loss_stops_with_advice(tmp_path):
         broken.fc.bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"not a finite number[\s\S]*learning_rate"):
         fine_tune(broken, fold_data(), recipe(), task(), StateFolder(tmp_path, "k"))
+
+
+@pytest.mark.slow
+def test_a_pretrained_network_keeps_the_statistics_of_its_source(tmp_path):
+    trained, before = network(), network().state_dict()
+    states = StateFolder(tmp_path, "k")
+    fine_tune(trained, fold_data(), recipe(epochs=1), task(is_pretrained=True), states)
+    last = states.latest()
+    for name, value in before.items():
+        is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(last.tensors[f"network/{name}"], value) == is_statistic, name
+
+
+@pytest.mark.slow
+def test_training_that_does_not_improve_on_its_source_is_not_used(tmp_path, monkeypatch):
+    trained, before = network(), network().state_dict()
+    losses = iter([0.5, 0.6, 0.7])  # of the start and of two epochs
+    monkeypatch.setattr(finetuning, "calibrated_loss", lambda *_: next(losses))
+    short = recipe(epochs=2, patience=2)
+    history, best_epoch = fine_tune(trained, fold_data(), short, task(is_pretrained=True), StateFolder(tmp_path, "k"))
+    assert best_epoch == 0
+    assert len(history) == 2
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+
+
+@pytest.mark.slow
+def test_steps_from_random_weights_are_larger(tmp_path):
+    rates = {}
+    for is_pretrained in (True, False):
+        states = StateFolder(tmp_path / str(is_pretrained), "k")
+        start = task(is_pretrained=is_pretrained)
+        rates[is_pretrained] = (
+            fine_tune(network(), fold_data(), recipe(epochs=1), start, states).history[0].learning_rate
+        )
+    assert rates[False] == pytest.approx(RANDOM_START_FACTOR * rates[True])

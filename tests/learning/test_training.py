@@ -132,5 +132,5 @@ def test_a_finished_training_is_not_repeated(tmp_path, capsys):
 def test_states_of_other_settings_are_not_used(tmp_path, capsys):
     train_strategy("full", study(), RANDOM, tmp_path)
     capsys.readouterr()
-    train_strategy("full", study(recipe=recipe(epochs=3, learning_rate=2e-3)), RANDOM, tmp_path)
+    train_strategy("full", study(recipe=recipe(epochs=3, learning_rate=2e-4)), RANDOM, tmp_path)
     assert "resumed" not in capsys.readouterr().err
