@@ -207,7 +207,7 @@ class TrainSettings(Section):
     """Epochs without a better validation loss after which training stops."""
     batch_size: int = Field(default=32, ge=2)
     """Images in a step."""
-    learning_rate: float = Field(default=1e-4, gt=0, lt=1)
+    learning_rate: float = Field(default=3e-5, gt=0, lt=1)
     """Highest learning rate of AdamW for pre-trained weights; from random weights ten times as much is used."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """Weight decay of AdamW."""
