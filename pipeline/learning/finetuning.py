@@ -265,10 +265,10 @@ def _epoch(
 
 
 def calibrated_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> float:
-    """Mean negative log likelihood in nats, weighted by class, at the best temperature of the logits.
+    """Mean negative log likelihood in nats, weighted by class, at the best temperature and class offsets.
 
-    Epochs are compared by it: a network that ranks better but is too sure of itself is the better one, because
-    its probabilities are calibrated later anyway (`pipeline.evaluation.calibration`).
+    Epochs are compared by it. A network that ranks better, but is too sure of itself or leans to one class, is
+    the better one: its probabilities are calibrated later in any case (`pipeline.evaluation.calibration`).
 
     Parameters
     ----------
@@ -279,15 +279,20 @@ def calibrated_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray
     weights
         Weight of each class.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize
 
     if not np.isfinite(logits).all():
         return math.nan
+    count = logits.shape[1]
+    centred = logits - logits.mean(axis=0)
+    scaled = centred / max(float(centred.std()), 1e-12)
 
-    def at(log_temperature: float) -> float:
-        return weighted_loss(logits * math.exp(-log_temperature), classes, weights)
+    def at(parameters: np.ndarray) -> float:
+        offsets = np.concatenate([[0.0], parameters[1:]])
+        return weighted_loss(scaled * math.exp(parameters[0]) + offsets, classes, weights)
 
-    return float(minimize_scalar(at, bounds=(-5, 5), method="bounded").fun)
+    bounds = [(-5.0, 5.0)] + [(-10.0, 10.0)] * (count - 1)
+    return float(minimize(at, np.zeros(count), method="L-BFGS-B", bounds=bounds).fun)
 
 
 def weighted_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> float:

@@ -135,8 +135,8 @@ def optimisation(
         f"{loss} was minimised with AdamW (highest learning rate {significant(learning_rate)}, weight decay "
         f"{significant(weight_decay)}, batches of {batch_size}), the rate rising over the first "
         f"{_share(warmup_fraction)} of the steps and falling along a cosine. Training lasted at most "
-        f"{counted(epochs, 'epoch')} and stopped after {patience} without a lower validation loss; the weights of the "
-        "epoch with the lowest validation loss were used."
+        f"{counted(epochs, 'epoch')} and stopped after {patience} without a lower validation loss, taken at the best "
+        "temperature and class offsets of the logits; the weights of the epoch with the lowest one were used."
     )
     return MethodParagraph(heading="Optimisation", text=text)
 

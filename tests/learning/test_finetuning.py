@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
 from pipeline.core.errors import TrainingError
 from pipeline.learning import finetuning
@@ -120,16 +121,18 @@ def test_weighted_loss_equals_pytorchs():
     assert weighted_loss(logits, classes, weights) == pytest.approx(float(expected), abs=1e-12)
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
-def test_calibrated_loss_does_not_depend_on_the_scale_of_the_logits(scale):
+@pytest.mark.parametrize(("scale", "offset"), [(0.1, 0.0), (1.0, 4.0), (30.0, -2.0)])
+def test_calibrated_loss_does_not_depend_on_scale_or_offset_of_the_logits(scale, offset):
+    """It equals the loss of an unpenalised logistic regression on the difference of the logits."""
     generator = np.random.default_rng(0)
     classes = np.arange(60) % 2
     logits = generator.normal(size=(60, 2)) + np.eye(2)[classes]
-    weights = np.ones(2)
-    found = calibrated_loss(scale * logits, classes, weights)
-    assert found == pytest.approx(calibrated_loss(logits, classes, weights), abs=1e-5)
-    grid = min(weighted_loss(logits / t, classes, weights) for t in np.geomspace(0.1, 10, 2001))
-    assert found == pytest.approx(grid, abs=1e-5)
+    logits[:, 0] = 0.0
+    weights = np.array([1.0, 2.0])
+    found = calibrated_loss(scale * logits + np.array([0.0, offset]), classes, weights)
+    model = LogisticRegression(C=np.inf, tol=1e-9, class_weight={0: 1.0, 1: 2.0}).fit(logits[:, 1:], classes)
+    chances = model.predict_proba(logits[:, 1:])[np.arange(60), classes]
+    assert found == pytest.approx(float(np.average(-np.log(chances), weights=weights[classes])), abs=1e-5)
 
 
 def test_validation_auroc_of_one_class_is_unknown():
