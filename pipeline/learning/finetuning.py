@@ -346,6 +346,8 @@ def _freeze(
 
 
 def _restore(saved: Checkpoint, network: "nn.Module", optimiser: "torch.optim.AdamW", run: _Run) -> None:
+    import torch
+
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimiser": {}}
     for name, value in saved.tensors.items():
         part, rest = name.split("/", maxsplit=1)
@@ -357,6 +359,10 @@ def _restore(saved: Checkpoint, network: "nn.Module", optimiser: "torch.optim.Ad
         index, key = name.split("/")
         moments.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    for parameter, state in optimiser.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape:  # files hold plain order; fused optimisers want the parameter's own
+                state[key] = torch.empty_like(parameter).copy_(value)
     run.epoch = int(saved.facts["epoch"])
     run.best_epoch = int(saved.facts["best_epoch"])
     run.best_loss = float(saved.facts["best_loss"])

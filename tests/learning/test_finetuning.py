@@ -251,3 +251,21 @@ def test_steps_from_random_weights_are_larger(tmp_path):
             fine_tune(network(), fold_data(), recipe(epochs=1), start, states).history[0].learning_rate
         )
     assert rates[False] == pytest.approx(RANDOM_START_FACTOR * rates[True])
+
+
+@pytest.mark.slow
+def test_a_resumed_optimiser_has_the_layout_of_its_parameters(tmp_path):
+    """Files hold tensors in plain order; fused optimisers refuse moments whose strides differ from the parameter's."""
+    states = StateFolder(tmp_path, "k")
+    fine_tune(network(), fold_data(), recipe(epochs=1), task(), states)
+    resumed = network().to(memory_format=torch.channels_last)
+    names = [name for name, _ in resumed.named_parameters()]
+    optimiser = finetuning._optimiser(resumed, names, recipe(), "cpu")
+    finetuning._restore(states.latest(), resumed, optimiser, finetuning._Run())
+    checked = 0
+    for parameter, state in optimiser.state.items():
+        for value in state.values():
+            if value.shape == parameter.shape and value.ndim == 4:
+                assert value.stride() == parameter.stride()
+                checked += 1
+    assert checked == 2 * 20
