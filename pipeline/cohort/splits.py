@@ -86,7 +86,9 @@ def divide(
     rows: list[FoldRole] = []
     for fold in range(division.folds):
         inner = np.flatnonzero(tested != fold)
-        is_validation = _validation_part([of_image[index] for index in inner], columns[inner], division, fold)
+        # Counted over all classes of the study: one that stands at the tested site only is missing here.
+        counts = _count(_number([of_image[index] for index in inner]), columns[inner], len(classes))
+        is_validation = _validation_part([of_image[index] for index in inner], counts, division, fold)
         roles: list[Role] = ["test"] * len(images)
         for index, chosen in zip(inner.tolist(), is_validation.tolist(), strict=True):
             roles[index] = "validation" if chosen else "train"
@@ -197,12 +199,10 @@ def _test_parts(
 
 
 def _validation_part(
-    of_image: Sequence[str], columns: NDArray[np.int64], division: Division, fold: int
+    of_image: Sequence[str], counts: NDArray[np.int64], division: Division, fold: int
 ) -> NDArray[np.bool_]:
     """Choose the validation images among those that a fold does not test, shape (images,)."""
     blocks = _number(of_image)
-    classes = int(columns.max()) + 1
-    counts = _count(blocks, columns, classes)
     shares = (division.validation_fraction, 1 - division.validation_fraction)
     for attempt in range(_ATTEMPTS):
         generator = np.random.default_rng(derive_seed(division.seed, "validation", fold, attempt))

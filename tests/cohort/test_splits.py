@@ -338,3 +338,13 @@ def test_random_slices_instead_of_patients_would_be_flagged():
     true = [row.model_copy(update={"patient": patients[row.image_id], "group": patients[row.image_id]}) for row in rows]
     with pytest.raises(LeakageError, match="patients with several roles"):
         assert_no_leakage(true, digests(images))
+
+
+@pytest.mark.parametrize("rare", ["a rare class", "z rare class"])
+def test_a_class_of_one_site_is_refused_whatever_its_name(rare):
+    """The fold that tests the site would train without the class."""
+    images, labels, groups, site_of = at_sites(3)
+    for name in labels:
+        labels[name] = rare if site_of[name] == 0 and labels[name] == "c1" else "common"
+    with pytest.raises(CohortError, match="both parts hold every class"):
+        divide(images, labels, groups, division(3, unit="site"))
