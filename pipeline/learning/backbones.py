@@ -71,6 +71,12 @@ def head_of(network: "nn.Module") -> "nn.Linear":
     return head
 
 
+def pooling_of(network: "nn.Module") -> "nn.Module":
+    """Give the module that averages the last feature maps to one vector per image."""
+    pooling: nn.Module = network.avgpool  # type: ignore[assignment]
+    return pooling
+
+
 def replace_head(network: "nn.Module", classes: int, seed: int) -> None:
     """Put a fresh linear head with `classes` outputs in place of the old one.
 

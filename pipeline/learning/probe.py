@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.core.errors import TrainingError
 from pipeline.learning.backbones import head_of
+from pipeline.learning.criteria import weighted_loss
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +21,7 @@ class LinearHead(NamedTuple):
     weight: np.ndarray
     bias: np.ndarray
     penalty: float  # the inverse strength chosen
-    validation_loss: float  # mean negative log likelihood in nats
+    validation_loss: float  # mean negative log likelihood in nats, weighted by class like the fit itself
     train_loss: float
 
 
@@ -43,7 +44,8 @@ def fit_head(
     train_classes, validation_classes
         Class indices, shape (images,).
     class_weights
-        Weight of each class in the likelihood, shape (classes,).
+        Weight of each class in the likelihood, shape (classes,); the same weights choose the penalty, because
+        the logits lean by them.
 
     Raises
     ------
@@ -64,8 +66,11 @@ def fit_head(
         weight, bias = _regression(scaled, train_classes, class_weights, penalty)
         weight = weight / deviation
         bias = bias - weight @ mean
-        loss = _loss(validation @ weight.T + bias, validation_classes)
-        candidates.append(LinearHead(weight, bias, penalty, loss, _loss(train @ weight.T + bias, train_classes)))
+        losses = [
+            weighted_loss(features @ weight.T + bias, classes_of_part, class_weights)
+            for features, classes_of_part in ((validation, validation_classes), (train, train_classes))
+        ]
+        candidates.append(LinearHead(weight, bias, penalty, *losses))
     return min(candidates, key=lambda head: head.validation_loss)  # ties: the stronger penalty
 
 
@@ -88,9 +93,3 @@ def _regression(
     if len(class_weights) == 2:  # one row of weights stands for the second class: split it evenly over both
         return np.vstack([-model.coef_, model.coef_]) / 2, np.concatenate([-model.intercept_, model.intercept_]) / 2
     return model.coef_, model.intercept_
-
-
-def _loss(logits: np.ndarray, classes: np.ndarray) -> float:
-    from scipy.special import logsumexp
-
-    return float(np.mean(logsumexp(logits, axis=1) - logits[np.arange(len(classes)), classes]))

@@ -29,15 +29,18 @@ def test_the_folded_head_equals_scaling_followed_by_regression(classes):
     assert np.allclose(shares, model.predict_proba(validation), atol=1e-6)
 
 
-def test_the_penalty_with_the_lowest_validation_loss_is_taken():
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.55, 6.0)])
+def test_the_penalty_with_the_lowest_loss_under_the_class_weights_is_taken(weights):
     train, truth = features(2, 90, 0)
     validation, validation_truth = features(2, 60, 1)
     losses = {}
     for penalty in PENALTIES:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=5000)).fit(train, truth)
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=penalty, class_weight=dict(enumerate(weights)), max_iter=5000)
+        ).fit(train, truth)
         chances = model.predict_proba(validation)[np.arange(60), validation_truth]
-        losses[penalty] = -np.log(chances).mean()
-    head = fit_head(train, truth, validation, validation_truth, np.ones(2))
+        losses[penalty] = np.average(-np.log(chances), weights=np.array(weights)[validation_truth])
+    head = fit_head(train, truth, validation, validation_truth, np.array(weights))
     assert head.penalty == min(losses, key=losses.get)
     assert head.validation_loss == pytest.approx(losses[head.penalty], abs=1e-8)
 

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline.learning.backbones import head_of
+from pipeline.learning.batches import PixelSource
+from pipeline.learning.devices import choose_placement
+from pipeline.learning.inference import INFERENCE_BATCH, pooled_features, predict_logits
+from pipeline.learning.sources import IMAGENET_NORMALISATION
+from pipeline.learning.weights import RANDOM, build_network
+
+pytestmark = pytest.mark.slow
+
+IMAGES = INFERENCE_BATCH + 9  # more than one batch, the last one not full
+
+
+def source(precision: str) -> PixelSource:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 255, size=(IMAGES, 80, 80), dtype=np.uint8)
+    return PixelSource(pixels, IMAGENET_NORMALISATION, choose_placement("cpu", precision, 2))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network("resnet18", RANDOM, seed=1)
+
+
+def test_logits_are_those_of_the_whole_network(network):
+    images = source("float32")
+    network.eval()
+    with torch.inference_mode():
+        expected = network(images.prepare(images.grey(np.arange(IMAGES)))).double().numpy()
+    assert np.allclose(predict_logits(network, images, np.arange(IMAGES)), expected, atol=1e-5)
+
+
+def test_features_are_what_the_head_takes(network):
+    images = source("float32")
+    features = pooled_features(network, images, np.arange(IMAGES))
+    head = head_of(network)
+    expected = features @ head.weight.detach().double().numpy().T + head.bias.detach().double().numpy()
+    assert features.shape == (IMAGES, 512)
+    assert np.allclose(predict_logits(network, images, np.arange(IMAGES)), expected, atol=1e-5)
+
+
+def test_bfloat16_rounds_neither_features_nor_logits(network):
+    """A value of bfloat16 ends in 16 zero bits; images that differ must not share a logit."""
+    images = source("bfloat16")
+    for values in (
+        pooled_features(network, images, np.arange(IMAGES)),
+        predict_logits(network, images, np.arange(IMAGES)),
+    ):
+        bits = values.astype(np.float32).view(np.uint32)
+        assert np.mean(bits & 0xFFFF == 0) < 0.2  # sums of few values can be round; rounded ones always are
+    logits = predict_logits(network, images, np.arange(IMAGES))
+    assert len(np.unique(logits[:, 0])) == IMAGES
+    plain = predict_logits(network, source("float32"), np.arange(IMAGES))
+    assert np.abs(logits - plain).max() < 0.05 * np.abs(plain).max()
+
+
+def test_order_is_that_of_the_rows_and_no_hook_stays(network):
+    images = source("float32")
+    rows = np.array([5, 2, 70])
+    found = predict_logits(network, images, rows)
+    assert np.allclose(found, predict_logits(network, images, np.arange(IMAGES))[rows], atol=1e-5)
+    assert not any(module._forward_pre_hooks for module in network.modules())
