@@ -163,9 +163,9 @@ class Image(Record):
     source_columns: int
     source_slices: int = 1
     pixel_spacing_mm: Pair | None = None  # of the source, between rows and between columns
-    was_inverted: bool = False  # MONOCHROME1 turned into MONOCHROME2
+    was_inverted: bool = False  # MONOCHROME1 turned into MONOCHROME2; never for volumes, which keep their unit
     intensity_low: float  # modality value mapped to the lowest stored value
-    intensity_high: float  # modality value mapped to the highest stored value
+    intensity_high: float  # modality value mapped to the highest stored value; the smaller one if inverted
     pixel_sha256: str  # of the decoded modality values at full size
     perceptual_hash: str = ""  # 128 hexadecimal digits (512-bit difference hash); empty for volumes
 

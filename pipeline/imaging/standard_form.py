@@ -22,7 +22,8 @@ class StandardForm:
     was_inverted
         Whether MONOCHROME1 was turned into MONOCHROME2.
     intensity
-        The modality values (after inversion) that stand at the lowest and at the highest stored value.
+        The modality values, as the file gives them, at the lowest and at the highest stored value; the first
+        is the larger one if the picture was inverted.
     pixel_sha256
         Digest of the modality values (after inversion) at full size.
     perceptual_hash

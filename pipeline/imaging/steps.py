@@ -1,9 +1,10 @@
 """Steps: pure functions that bring one projection image to the size and range a network takes.
 
 Each step is a frozen value that maps an image to a new one; `apply` runs them in order. The order of
-`standard_steps` matters: values are reflected before they are scaled (so that a window means the same for
-both photometric interpretations), scaled before they are resized (so that averages are taken of displayed
-intensities and padding does not bleed), padded after the percentiles were taken, rounded once, at the end.
+`standard_steps` matters: values are reflected before they are scaled (so that percentiles count from the same
+end for both photometric interpretations; a window is reflected with them), scaled before they are resized (so
+that averages are taken of displayed intensities and padding does not bleed), padded after the percentiles
+were taken, rounded once, at the end.
 """
 
 from collections.abc import Iterable
@@ -32,7 +33,10 @@ class PlanarImage:
         Shape (rows, columns), True where a pixel is no part of the picture (Pixel Padding Value, PS3.3
         C.7.5.1.1.2); None if there are none.
     intensity
-        The modality values that stand at 0 and 1; None before scaling.
+        The modality values that stand at 0 and 1 (the first is the larger one if the values were reflected);
+        None before scaling.
+    mirror
+        What a value and its reflection add up to; None if the values were not reflected.
     """
 
     values: NDArray[Any]
@@ -41,6 +45,7 @@ class PlanarImage:
     spacing_mm: tuple[float, float] | None = None
     padding: NDArray[np.bool_] | None = None
     intensity: tuple[float, float] | None = None
+    mirror: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,9 @@ class ReflectMonochrome1:
         """Reflect, or return a MONOCHROME2 image unchanged."""
         if not image.is_monochrome1:
             return image
-        low, high = image.value_range
-        values = ((low + high) - image.values.astype(np.float64)).astype(np.float32)
-        return replace(image, values=values, is_monochrome1=False)
+        mirror = sum(image.value_range)
+        values = (mirror - image.values.astype(np.float64)).astype(np.float32)
+        return replace(image, values=values, is_monochrome1=False, mirror=mirror)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,8 @@ class ScaleWindow:
     """Map a fixed window of modality values to 0 and 1 and clip the rest.
 
     The window is DICOM's LINEAR_EXACT function (PS3.3 C.11.2.1.3.2): from ``centre - width / 2`` to
-    ``centre + width / 2``.
+    ``centre + width / 2``. It means modality values as the file gives them (HU, for example), also where the
+    photometric interpretation then turns dark into bright.
     """
 
     centre: float  # modality units
@@ -97,7 +103,8 @@ class ScaleWindow:
 
     def __call__(self, image: PlanarImage) -> PlanarImage:
         """Scale to [0, 1]."""
-        return _scaled(image, self.centre - self.width / 2, self.centre + self.width / 2)
+        centre = self.centre if image.mirror is None else image.mirror - self.centre
+        return _scaled(image, centre - self.width / 2, centre + self.width / 2)
 
 
 @dataclass(frozen=True)
@@ -223,4 +230,5 @@ def _scaled(image: PlanarImage, low: float, high: float) -> PlanarImage:
     values = np.clip(offset / (high - low), 0, 1).astype(np.float32) if low < high else np.zeros(offset.shape, "f4")
     if image.padding is not None:
         values[image.padding] = 0
-    return replace(image, values=values, intensity=(low, high))
+    ends = (low, high) if image.mirror is None else (image.mirror - low, image.mirror - high)
+    return replace(image, values=values, intensity=ends)

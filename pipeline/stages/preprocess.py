@@ -24,7 +24,6 @@ from pipeline.imaging.standard_form import standardise
 from pipeline.imaging.steps import (
     AnyStep,
     PlanarImage,
-    ReflectMonochrome1,
     ScalePercentiles,
     ScaleWindow,
     padding_mask,
@@ -200,7 +199,6 @@ def _volume(series: Series, paths: Sequence[Path], volumes: Path) -> Image:
         image_id=series.series_uid,
         volume_file=file,
         source_slices=len(slices),
-        was_inverted=slices[0].is_monochrome1,
         intensity_low=float(volume.array.min()),
         intensity_high=float(volume.array.max()),
         pixel_sha256=pixel_sha256(volume.array),
@@ -235,5 +233,5 @@ def _planar(pixels: PixelData) -> PlanarImage:
 def _placed(pixels: PixelData) -> Slice:
     if pixels.image_position_mm is None or pixels.image_orientation is None or pixels.pixel_spacing_mm is None:
         raise PixelReadError("BAD_GEOMETRY")
-    values = ReflectMonochrome1()(_planar(pixels)).values
-    return Slice(values, pixels.image_position_mm, pixels.image_orientation, pixels.pixel_spacing_mm)
+    # MONOCHROME1 says how to show values, not what they are: a volume keeps its unit.
+    return Slice(pixels.values, pixels.image_position_mm, pixels.image_orientation, pixels.pixel_spacing_mm)

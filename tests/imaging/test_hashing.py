@@ -1,6 +1,5 @@
 import io
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,14 +190,11 @@ def test_other_arrays_are_refused(shape):
 
 @pytest.mark.real_data
 @pytest.mark.slow
-def test_chest_radiographs_of_different_patients_are_kept_apart():
+def test_chest_radiographs_of_different_patients_are_kept_apart(cxr_nih):
     """The measurement behind the limits: see the docstring of pipeline.imaging.hashing."""
     import pydicom
 
-    folder = Path(__file__).parents[2] / "data" / "cxr_nih" / "dicom"
-    files = sorted(folder.rglob("*.dcm"))[:400]
-    if not files:
-        pytest.skip("data/cxr_nih/dicom is not here (docs/real-data.md)")
+    files = sorted((cxr_nih / "dicom").rglob("*.dcm"))[:400]
     read = [pydicom.dcmread(file) for file in files]
     patients = [one.PatientID for one in read]
     structures = [fine_structure(one.pixel_array) for one in read]

@@ -75,6 +75,16 @@ def test_reflection_uses_the_representable_range_and_not_that_of_the_image():
     assert ReflectMonochrome1()(signed).values.tolist() == [[4, -11]]
 
 
+@given(images(), st.floats(-1000, 5000), st.floats(1, 4000))
+def test_a_window_on_a_reflected_image_is_the_inverted_window(image, centre, width):
+    plain = replace(image, is_monochrome1=False, padding=None)
+    reflected = ReflectMonochrome1()(replace(plain, is_monochrome1=True))
+    window = ScaleWindow(centre, width)
+    low, high = window(plain).intensity
+    assert window(reflected).intensity == pytest.approx((high, low), abs=1e-6)
+    np.testing.assert_allclose(window(reflected).values, 1 - window(plain).values, atol=1e-5)
+
+
 # --- scaling
 
 

@@ -133,15 +133,32 @@ def test_an_encoding_does_not_change_the_picture(study):
     assert [image.series_uid for image in images if image.was_inverted] == [negative.series_uid]
 
 
-@pytest.mark.parametrize(
-    "scaling", [PercentileScaling(low=0, high=90), WindowScaling(kind="window", centre=1500, width=900)]
-)
-def test_a_negative_gives_the_same_row_with_any_scaling(study, scaling):
+def test_a_negative_gives_the_same_row_with_uneven_percentiles(study):
     picture = radiograph(5)
     study.add_images(picture, PixelPaddingValue=17)
     study.add_images(4095 - picture, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=4095 - 17)
-    _preprocess(study, intensity=scaling)
+    positive, negative = sorted(
+        _preprocess(study, intensity=PercentileScaling(low=0, high=90)), key=lambda image: image.was_inverted
+    )
     np.testing.assert_array_equal(*_pixels(study))
+    assert negative.intensity_low == pytest.approx(4095 - positive.intensity_low)
+    assert negative.intensity_high == pytest.approx(4095 - positive.intensity_high)
+
+
+def test_a_window_means_modality_values_and_is_then_inverted(study):
+    """PS3.3 C.11.2: the window acts on modality values; only its result is turned for MONOCHROME1."""
+    picture = radiograph(5, (64, 64))
+    window = WindowScaling(kind="window", centre=1100, width=900)
+    unit = {"RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}
+    study.add_images(picture, **unit)
+    study.add_images(picture, PhotometricInterpretation="MONOCHROME1", **unit)
+    images = _preprocess(study, intensity=window, dtype="float16", size=64)
+    positive, negative = sorted(images, key=lambda image: image.was_inverted)
+    expected = np.clip((picture - 1024.0 - 650) / 900, 0, 1)
+    np.testing.assert_allclose(_pixels(study)[positive.row], expected, atol=1e-3)
+    np.testing.assert_allclose(_pixels(study)[negative.row], 1 - expected, atol=1e-3)
+    assert (positive.intensity_low, positive.intensity_high) == (650, 1550)
+    assert (negative.intensity_low, negative.intensity_high) == (1550, 650)
 
 
 def test_padding_is_dark_and_does_not_count(study):
@@ -322,13 +339,16 @@ def test_names_do_not_choose_among_slightly_different_orientations(study):
     assert len({(volumes / image.volume_file).read_bytes() for image in _preprocess(study)}) == 1
 
 
-def test_a_volume_of_negatives_is_inverted(study):
+def test_a_volume_keeps_its_values_whatever_the_photometric_interpretation(study):
+    """Values with a unit stay what they are; MONOCHROME1 only says how to show them."""
     values, places, _ = oblique_stack()
     study.add_volume(values, places, SHUFFLED)
-    study.add_volume([-1 - plane for plane in values], places, SHUFFLED, PhotometricInterpretation="MONOCHROME1")
+    study.add_volume(values, places, SHUFFLED, PhotometricInterpretation="MONOCHROME1")
     images = _preprocess(study)
-    assert sorted(image.was_inverted for image in images) == [False, True]
+    assert [image.was_inverted for image in images] == [False, False]
     assert len({image.pixel_sha256 for image in images}) == 1
+    volumes = study.folder / "images" / "volumes"
+    assert len({(volumes / image.volume_file).read_bytes() for image in images}) == 1
 
 
 def test_images_and_volumes_have_ranks_of_their_own(study):
