@@ -46,6 +46,10 @@ REASONS: dict[str, Reason] = {
         "A study stands under several patients, or a series under several studies or modalities; none of it is used.",
         "Correct the patient and study of these files.",
     ),
+    "SHARED_PATIENT_ID": Reason(
+        "One Patient ID stands with several issuers, birth dates or sexes; nothing under it is used.",
+        "Find out whether these are several people, and correct the ID, the birth date or the sex.",
+    ),
     # deidentify: instances
     "BURNED_IN_ANNOTATION": Reason(
         "The file says that text is burned into the pixels; it is kept out.", "Mask the text, then set the flag to NO."

@@ -34,6 +34,8 @@ class Instance(Identified):
     size_bytes: int
     file_sha256: str
     patient_id: str
+    patient_id_issuer: str = ""
+    patient_birth_date: str = ""  # YYYYMMDD; empty if there is none or it is no date
     study_uid: str
     series_uid: str
     sop_uid: str

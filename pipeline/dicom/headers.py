@@ -37,7 +37,7 @@ _KEYWORDS = (
     "SpecificCharacterSet", "SOPClassUID", "Modality", *_IDENTITY_KEYWORDS, *PIXEL_FORMAT_KEYWORDS,
     "BurnedInAnnotation", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "ImagerPixelSpacing", "NominalScannedPixelSpacing", "StudyDate", "PatientAge", "PatientBirthDate", "PatientSex",
-    "InstitutionName", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "ViewPosition",
+    "IssuerOfPatientID", "InstitutionName", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "ViewPosition",
 )  # fmt: skip
 _TAGS = tuple(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
 _YEARS_OF = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
@@ -166,11 +166,14 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
     spacings = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
     burned_in = {"YES": True, "NO": False}.get(elements.text(dataset, "BurnedInAnnotation").upper())
     number = elements.number(dataset, "InstanceNumber")
+    birth_date = elements.text(dataset, "PatientBirthDate")
     return Instance(
         path=relative_path,
         size_bytes=source.size_bytes,
         file_sha256=sha256(source),
         patient_id=elements.text(dataset, "PatientID"),
+        patient_id_issuer=elements.text(dataset, "IssuerOfPatientID"),
+        patient_birth_date=birth_date if parsed_date(birth_date) else "",
         study_uid=elements.text(dataset, "StudyInstanceUID"),
         series_uid=elements.text(dataset, "SeriesInstanceUID"),
         sop_uid=elements.text(dataset, "SOPInstanceUID"),
@@ -192,9 +195,7 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
         image_orientation=elements.cosines(dataset, "ImageOrientationPatient"),
         pixel_spacing_mm=next((pair for word in spacings if (pair := elements.positive_pair(dataset, word))), None),
         study_date=study_date,
-        patient_age_years=age_years(
-            elements.text(dataset, "PatientAge"), elements.text(dataset, "PatientBirthDate"), study_date
-        ),
+        patient_age_years=age_years(elements.text(dataset, "PatientAge"), birth_date, study_date),
         patient_sex=elements.text(dataset, "PatientSex"),
         institution=elements.text(dataset, "InstitutionName"),
         manufacturer=elements.text(dataset, "Manufacturer"),

@@ -36,7 +36,8 @@ from pipeline.dicom.pixel_format import (
 _PREFERRED_PLUGIN = "pylibjpeg"
 _PLACE_KEYWORDS = (
     "WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
-    "EstimatedRadiographicMagnificationFactor", "ImagePositionPatient", "ImageOrientationPatient", "ViewPosition",
+    "PixelAspectRatio", "EstimatedRadiographicMagnificationFactor", "ImagePositionPatient",
+    "ImageOrientationPatient", "ViewPosition",
 )  # fmt: skip
 _TAGS = tuple(
     tag
@@ -79,6 +80,9 @@ class PixelData:
     pixel_spacing_mm, pixel_spacing_source
         Distance between rows and between columns, and the attribute it comes from; None and empty if unknown.
         Imager spacing is divided by the magnification factor if the file gives one (`...PixelSpacing/magnification`).
+    pixel_aspect_ratio
+        Height and width of a pixel in a unit of its own, where the file gives no spacing but Pixel Aspect Ratio
+        (PS3.3, C.7.6.3.1.7); else None.
     window_centre, window_width
         The first window of the file, in modality values; None if there is none.
     image_position_mm, image_orientation
@@ -95,6 +99,7 @@ class PixelData:
     unit: str
     pixel_spacing_mm: tuple[float, float] | None
     pixel_spacing_source: str
+    pixel_aspect_ratio: tuple[float, float] | None
     window_centre: float | None
     window_width: float | None
     image_position_mm: tuple[float, float, float] | None
@@ -174,6 +179,7 @@ def _read(source: Source, largest_bytes: int) -> PixelData:
         unit=unit,
         pixel_spacing_mm=spacing,
         pixel_spacing_source=spacing_source,
+        pixel_aspect_ratio=None if spacing else elements.positive_pair(dataset, "PixelAspectRatio"),
         window_centre=centre if has_window else None,
         window_width=width if has_window else None,
         image_position_mm=elements.triple(dataset, "ImagePositionPatient"),

@@ -16,6 +16,7 @@ from pipeline.dicom.paths import as_text, from_text
 
 _WORTH_PROCESSES = 2_000  # fewest files for which starting processes pays
 _LOT = 64
+_SEXES = frozenset({"M", "F"})  # O (other) may be set for anybody (PS3.3, C.7.1.1)
 
 
 @dataclass(frozen=True)
@@ -127,22 +128,36 @@ def without_duplicates(instances: Iterable[Instance]) -> tuple[list[Instance], l
 
 
 def without_contradictions(instances: Sequence[Instance]) -> tuple[list[Instance], list[Rejection]]:
-    """Reject studies that stand under several patients, and series under several studies or modalities.
+    """Reject studies under several patients, series under several studies or modalities, and shared Patient IDs.
 
-    Taken at face value, they would put one examination under two patients, and so on both sides of a split.
+    Taken at face value, the first would put one examination under two patients, and so on both sides of a
+    split; under a shared ID two people would have one label, one prediction and one date shift.
     """
     owners: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
     for one in instances:
         owners["study", one.study_uid].add((one.patient_id,))
         owners["series", one.series_uid].add((one.patient_id, one.study_uid, one.modality))
+    shared = shared_ids(instances)
     kept: list[Instance] = []
     rejections: list[Rejection] = []
     for one in instances:
-        if len(owners["study", one.study_uid]) == len(owners["series", one.series_uid]) == 1:
-            kept.append(one)
-        else:
+        if not len(owners["study", one.study_uid]) == len(owners["series", one.series_uid]) == 1:
             rejections.append(Rejection(one.path, "INCONSISTENT_IDENTITY"))
+        elif one.patient_id in shared:
+            rejections.append(Rejection(one.path, "SHARED_PATIENT_ID"))
+        else:
+            kept.append(one)
     return kept, rejections
+
+
+def shared_ids(instances: Iterable[Instance]) -> set[str]:
+    """Find the Patient IDs with two issuers, two birth dates or both sexes; an empty value contradicts nothing."""
+    known: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for one in instances:
+        known[one.patient_id, "issuer"].add(one.patient_id_issuer)
+        known[one.patient_id, "birth date"].add(one.patient_birth_date)
+        known[one.patient_id, "sex"].add(one.patient_sex.upper() if one.patient_sex.upper() in _SEXES else "")
+    return {patient_id for (patient_id, _), values in known.items() if len(values - {""}) > 1}
 
 
 Look = Callable[[str], Instance | str]

@@ -27,8 +27,9 @@ class PlanarImage:
         Whether low values are meant to be bright (PS3.3 C.7.6.3.1.2).
     value_range
         Lowest and highest modality value that the file's format can represent.
-    spacing_mm
-        Distances between rows and between columns, None if unknown.
+    spacing
+        Distances between rows and between columns, in mm or, where a file gives their ratio only, in a unit of
+        its own; None if unknown.
     padding
         Shape (rows, columns), True where a pixel is no part of the picture (Pixel Padding Value, PS3.3
         C.7.5.1.1.2); None if there are none.
@@ -42,7 +43,7 @@ class PlanarImage:
     values: NDArray[Any]
     is_monochrome1: bool
     value_range: tuple[float, float]
-    spacing_mm: tuple[float, float] | None = None
+    spacing: tuple[float, float] | None = None
     padding: NDArray[np.bool_] | None = None
     intensity: tuple[float, float] | None = None
     mirror: float | None = None
@@ -126,15 +127,15 @@ class ResizeKeepingAspect:
             return image
         values = np.clip(resample(image.values, shape), image.values.min(), image.values.max())
         spacing = None
-        if image.spacing_mm is not None:
-            lengths = zip(image.spacing_mm, image.values.shape, shape, strict=True)
+        if image.spacing is not None:
+            lengths = zip(image.spacing, image.values.shape, shape, strict=True)
             between_rows, between_columns = (space * old / new for space, old, new in lengths)
             spacing = (between_rows, between_columns)
-        return replace(image, values=values, spacing_mm=spacing, padding=None)
+        return replace(image, values=values, spacing=spacing, padding=None)
 
     def shape_of(self, image: PlanarImage) -> tuple[int, int]:
         """Rows and columns after resizing: at least 1, at most `size`."""
-        spacing = image.spacing_mm or (1.0, 1.0)
+        spacing = image.spacing or (1.0, 1.0)
         height, width = (count * space for count, space in zip(image.values.shape, spacing, strict=True))
         longest = max(height, width)
         return max(1, round(self.size * height / longest)), max(1, round(self.size * width / longest))

@@ -225,7 +225,7 @@ def _planar(pixels: PixelData) -> PlanarImage:
         values=pixels.values,
         is_monochrome1=pixels.is_monochrome1,
         value_range=(pixels.lowest_possible, pixels.highest_possible),
-        spacing_mm=pixels.pixel_spacing_mm,
+        spacing=pixels.pixel_spacing_mm or pixels.pixel_aspect_ratio,
         padding=padding_mask(pixels.values, pixels.padding),
     )
 

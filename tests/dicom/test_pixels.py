@@ -165,6 +165,19 @@ def test_the_best_spacing_is_taken(tmp_path, elements, expected):
     assert (found.pixel_spacing_mm, found.pixel_spacing_source) == expected
 
 
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({}, None),
+        ({"PixelAspectRatio": [2, 1]}, (2, 1)),
+        ({"PixelAspectRatio": [2, 0]}, None),
+        ({"PixelAspectRatio": [2, 1], "PixelSpacing": [0.1, 0.1]}, None),  # lengths are better than their ratio
+    ],
+)
+def test_the_aspect_ratio_counts_where_there_is_no_spacing(tmp_path, elements, expected):
+    assert read(tmp_path, with_pixels(radiograph(**elements))).pixel_aspect_ratio == expected
+
+
 def test_facts_beside_the_pixels(tmp_path):
     dataset = with_pixels(ct(WindowCenter=[40, 600], WindowWidth=[400, 1600], ViewPosition="AP"))
     dataset.PhotometricInterpretation = "MONOCHROME1"

@@ -111,10 +111,50 @@ def test_contradictory_identities_are_refused(tmp_path, other):
     assert codes(found) == dict.fromkeys(["a.dcm", "b.dcm"], "INCONSISTENT_IDENTITY")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"IssuerOfPatientID": "North"}, {"IssuerOfPatientID": "South"}),
+        ({"PatientBirthDate": "19600301"}, {"PatientBirthDate": "19610301"}),
+        ({"PatientSex": "F"}, {"PatientSex": "M"}),
+    ],
+)
+def test_an_id_of_two_people_is_refused_with_all_that_stands_under_it(tmp_path, first, second):
+    add(tmp_path, "a.dcm", **first)
+    add(tmp_path, "b.dcm", StudyInstanceUID="1.7", SeriesInstanceUID="1.8", **second)
+    add(tmp_path, "c.dcm", StudyInstanceUID="1.5", SeriesInstanceUID="1.6")  # says nothing, but under the same ID
+    add(tmp_path, "d.dcm", PatientID="another", StudyInstanceUID="1.3", SeriesInstanceUID="1.4", **second)
+    found = take(tmp_path)
+    assert [one.path for one in found.instances] == ["d.dcm"]
+    assert codes(found) == dict.fromkeys(["a.dcm", "b.dcm", "c.dcm"], "SHARED_PATIENT_ID")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{}, {"PatientBirthDate": "unknown"}, {"PatientSex": "O"}, {"PatientSex": "f"}, {"IssuerOfPatientID": " "}],
+)
+def test_missing_or_vague_values_do_not_make_two_people_of_one(tmp_path, second):
+    add(tmp_path, "a.dcm", IssuerOfPatientID="North", PatientBirthDate="19600301", PatientSex="F")
+    add(tmp_path, "b.dcm", StudyInstanceUID="1.7", SeriesInstanceUID="1.8", **second)
+    assert len(take(tmp_path).instances) == 2
+
+
+def test_one_contradiction_does_not_hide_another(tmp_path):
+    add(tmp_path, "a.dcm", PatientSex="F")
+    add(tmp_path, "b.dcm", PatientSex="M", StudyInstanceUID="1.7", SeriesInstanceUID="1.8")
+    add(tmp_path, "c.dcm", PatientID="another")  # shares the study of a.dcm
+    assert codes(take(tmp_path)) == {
+        "a.dcm": "INCONSISTENT_IDENTITY",
+        "b.dcm": "SHARED_PATIENT_ID",
+        "c.dcm": "INCONSISTENT_IDENTITY",
+    }
+
+
 @given(
     st.lists(
         st.builds(
             instance,
+            patient_sex=st.sampled_from(["", "F", "M"]),
             sop_uid=st.sampled_from("123"),
             file_sha256=st.sampled_from("ab"),
             patient_id=st.sampled_from("xy"),

@@ -34,7 +34,7 @@ def images(draw: st.DrawFn) -> PlanarImage:
     values = draw(arrays(np.int16, shape, elements=st.integers(0, 4095)))
     spacing = draw(st.none() | st.tuples(st.floats(0.1, 3), st.floats(0.1, 3)))
     padding = draw(st.none() | arrays(np.bool_, shape))
-    return _image(values, draw(st.booleans()), spacing_mm=spacing, padding=padding)
+    return _image(values, draw(st.booleans()), spacing=spacing, padding=padding)
 
 
 scalings = st.one_of(
@@ -168,23 +168,23 @@ def test_resizing_keeps_range_and_aspect(image, size):
     assert max(resized.values.shape) == size
     assert image.values.min() <= resized.values.min()
     assert resized.values.max() <= image.values.max()
-    height, width = np.array(image.values.shape) * (image.spacing_mm or (1, 1))
+    height, width = np.array(image.values.shape) * (image.spacing or (1, 1))
     expected = np.array([height, width]) * size / max(height, width)
     assert (np.abs(resized.values.shape - expected) <= np.where(expected < 1, 1, 0.5 + 1e-9)).all()
 
 
 @given(images(), st.integers(1, 50))
 def test_resizing_keeps_the_extent_in_the_patient(image, size):
-    if image.spacing_mm is not None:
+    if image.spacing is not None:
         resized = ResizeKeepingAspect(size)(image)
-        before = np.multiply(image.values.shape, image.spacing_mm)
-        np.testing.assert_allclose(np.multiply(resized.values.shape, resized.spacing_mm), before)
+        before = np.multiply(image.values.shape, image.spacing)
+        np.testing.assert_allclose(np.multiply(resized.values.shape, resized.spacing), before)
 
 
 @given(images(), st.integers(1, 50))
 def test_resizing_again_changes_nothing_without_spacing(image, size):
     step = ResizeKeepingAspect(size)
-    once = step(replace(image, spacing_mm=None))
+    once = step(replace(image, spacing=None))
     assert step(once) is once
 
 
@@ -234,7 +234,7 @@ def test_the_picture_does_not_shift():
 def test_a_circle_in_the_patient_stays_a_circle():
     rows, columns = np.mgrid[:100, :200]
     disc = ((rows - 49.5) ** 2 * 4 + (columns - 99.5) ** 2 < 80**2).astype(np.float32)  # 2 mm rows, 1 mm columns
-    resized = ResizeKeepingAspect(100)(_image(disc, spacing_mm=(2.0, 1.0)))
+    resized = ResizeKeepingAspect(100)(_image(disc, spacing=(2.0, 1.0)))
     assert resized.values.shape == (100, 100)
     height, width = (np.count_nonzero(resized.values.max(axis=axis) > 0.5) for axis in (1, 0))
     assert abs(height - width) <= 1

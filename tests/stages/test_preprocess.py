@@ -161,6 +161,19 @@ def test_a_window_means_modality_values_and_is_then_inverted(study):
     assert (negative.intensity_low, negative.intensity_high) == (1550, 650)
 
 
+def test_pixels_that_are_not_square_become_so_even_if_only_their_ratio_is_known(study):
+    picture = radiograph(5, (40, 80))
+    square, narrow = (
+        study.add_images(picture, **elements)
+        for elements in ({"PixelSpacing": [0.4, 0.2]}, {"PixelAspectRatio": [2, 1]})
+    )
+    by_series = {image.series_uid: image for image in _preprocess(study, size=64)}
+    assert by_series[narrow.series_uid].pixel_spacing_mm is None
+    rows = [_pixels(study)[by_series[one.series_uid].row] for one in (square, narrow)]
+    np.testing.assert_array_equal(*rows)
+    assert rows[0].any(axis=1).all()  # 40 rows of 2 by 80 columns of 1 fill the square
+
+
 def test_padding_is_dark_and_does_not_count(study):
     picture = radiograph(5)
     framed = np.full((120, 140), 4000, np.uint16)
