@@ -185,6 +185,28 @@ def licence(material: Material) -> Iterator[str]:
             yield "The licence of the starting weights is not stated: find out before the network is passed on."
 
 
+def unlike_machines(material: Material) -> Iterator[str]:
+    """Name what differs between the machines that trained the folds."""
+    training = material.own.training
+    differing = [
+        name
+        for name, values in (
+            ("device", {summary.device for summary in training}),
+            ("numerical precision", {summary.precision for summary in training}),
+            ("number of threads", {summary.threads for summary in training}),
+            ("software versions", {summary.software for summary in training}),
+        )
+        if len(values) > 1
+    ]
+    if differing:
+        *others, last = differing
+        what = f"{', '.join(others)} and {last}" if others else last
+        yield (
+            f"The folds were not all trained with the same {what}: a repetition need not give these numbers; train "
+            "all folds anew on one kind of machine."
+        )
+
+
 def short_training(material: Material) -> Iterator[str]:
     """Name training that ended while the validation loss still fell."""
     trained = [summary for summary in material.own.training if summary.best_epoch > 0]
@@ -206,6 +228,7 @@ CAVEATS: tuple[Callable[[Material], Iterator[str]], ...] = (
     much_excluded,
     one_site,
     licence,
+    unlike_machines,
     short_training,
 )
 

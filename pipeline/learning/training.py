@@ -197,9 +197,7 @@ def _predict(network: "nn.Module", data: FoldData, name: str, study: Study) -> l
 
 
 def _key(name: str, study: Study, weights: VerifiedWeights) -> str:
-    """Digest everything that the weights after an epoch depend on."""
-    import torch
-
+    """Digest everything that the weights after an epoch depend on, down to the kind of processor."""
     facts = {
         "strategy": name,
         "classes": study.classes,
@@ -211,7 +209,8 @@ def _key(name: str, study: Study, weights: VerifiedWeights) -> str:
         "weights": weights.sha256,
         "recipe": asdict(study.recipe),
         "placement": study.placement,
-        "torch": torch.__version__,
+        "device": _device_name(study.placement),
+        "software": versions(),
         "code": study.code,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -224,4 +223,5 @@ def _device_name(placement: Placement) -> str:
 
     if placement.device == "cuda":
         return torch.cuda.get_device_name()
-    return f"processor ({platform.machine()})"
+    # The instruction set decides which kernels run, and with them the last bits.
+    return f"processor ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"

@@ -172,6 +172,24 @@ def test_training_that_ended_early(material):
     assert said(caveats.short_training, with_training(material, best_epoch=0, epochs=0)) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"device": "another"}, "the same device:"),
+        ({"threads": 64, "software": (("torch", "0"),)}, "the same number of threads and software versions:"),
+        (
+            {"device": "another", "precision": "bfloat16", "threads": 64},
+            "the same device, numerical precision and number of threads:",
+        ),
+    ],
+)
+def test_folds_of_unlike_machines(material, changes, words):
+    first, *others = material.own.training
+    mixed = with_own(material, training=(first.model_copy(update=changes), *others))
+    assert [words in sentence for sentence in said(caveats.unlike_machines, mixed)] == ([True] if words else [])
+
+
 def test_every_caveat_is_listed_once_and_ends_its_sentence(material):
     doubled = with_training(material, weights_source="random")
     sentences = list_caveats(doubled)

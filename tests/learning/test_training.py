@@ -6,6 +6,7 @@ import torch
 from scipy.special import softmax
 
 from pipeline.core.records import FoldRole
+from pipeline.learning import training
 from pipeline.learning.devices import choose_placement
 from pipeline.learning.strategies import STRATEGIES
 from pipeline.learning.training import Outcome, Study, train_strategy
@@ -133,4 +134,15 @@ def test_states_of_other_settings_are_not_used(tmp_path, capsys):
     train_strategy("full", study(), RANDOM, tmp_path)
     capsys.readouterr()
     train_strategy("full", study(recipe=recipe(epochs=3, learning_rate=2e-4)), RANDOM, tmp_path)
+    assert "resumed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fact", ["_device_name", "versions"])
+def test_states_of_another_machine_are_not_used(tmp_path, capsys, monkeypatch, fact):
+    """Half of a training from one kind of processor or release and half from another would repeat nowhere."""
+    train_strategy("full", study(), RANDOM, tmp_path)
+    capsys.readouterr()
+    other = {"_device_name": lambda placement: "another", "versions": lambda: (("torch", "0"),)}
+    monkeypatch.setattr(training, fact, other[fact])
+    train_strategy("full", study(), RANDOM, tmp_path)
     assert "resumed" not in capsys.readouterr().err
