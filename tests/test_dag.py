@@ -101,7 +101,11 @@ def write_study(folder, **sections):
 def finished(tmp_path_factory):
     """A folder in which every job has been marked as done; its outputs are empty files."""
     folder = tmp_path_factory.mktemp("finished")
-    config = write_study(folder)
+    finish(folder, write_study(folder))
+    return folder
+
+
+def finish(folder, config):
     for path, is_directory in outputs(folder, config):
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +113,6 @@ def finished(tmp_path_factory):
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = open_workflow(api, folder, config)
         workflow.dag(DAGSettings(forceall=True)).execute_workflow(executor="touch")
-    return folder
 
 
 @pytest.fixture
@@ -184,6 +187,39 @@ def test_comments_and_docstrings_run_nothing(study, package):
 def test_writing_a_default_out_runs_nothing(study):
     config = write_study(study, evaluate={"confidence": 0.95, "operating_point": {"kind": "sensitivity"}})
     assert planned(study, config) == set()
+
+
+def add_below(source):
+    (source / "a" / "b" / "new.dcm").write_bytes(b"new")
+
+
+def change_in_place(source):
+    (source / "a" / "b" / "old.dcm").write_bytes(b"other bytes")
+
+
+def move(source):
+    (source / "a" / "b" / "old.dcm").rename(source / "a" / "b" / "moved.dcm")
+
+
+@pytest.mark.parametrize("change", [None, add_below, change_in_place, move])
+def test_a_change_deep_below_the_source_runs_everything_made_from_it(tmp_path, change):
+    source = tmp_path / "data" / "own"
+    (source / "a" / "b").mkdir(parents=True)
+    (source / "a" / "b" / "old.dcm").write_bytes(b"old")
+    (tmp_path / "labels.csv").touch()
+    study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    study.pop("phantom")
+    study["ingest"]["source"] = "data/own"
+    study["label"]["table"] = "labels.csv"
+    config = tmp_path / "own.yaml"
+    config.write_text(yaml.safe_dump(study), encoding="utf-8")
+    finish(tmp_path, config)
+    assert planned(tmp_path, config) == set()
+    if change is not None:
+        before = (source.stat().st_mtime_ns, (source / "a").stat().st_mtime_ns)
+        change(source)
+        assert (source.stat().st_mtime_ns, (source / "a").stat().st_mtime_ns) == before
+        assert planned(tmp_path, config) == with_descendants({"ingest"})
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""What code and which libraries produced a result: a fingerprint for reruns, versions for the report."""
+"""What code, libraries and files produced a result: digests that decide what runs again, versions to report."""
 
 import ast
 import hashlib
 import os
 import platform
+import stat
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +57,38 @@ def versions() -> tuple[tuple[str, str], ...]:
         except metadata.PackageNotFoundError:
             found.append((name, "not installed"))
     return tuple(found)
+
+
+def tree_state(folder: Path) -> str:
+    """Digest the sizes and times of everything below a folder: another value means that something changed.
+
+    Snakemake sees a folder's own time only, and looks no deeper. Names are left out, because Snakemake keeps
+    what a rule is given and they may identify; a file that is renamed or moved changes the time of its folder.
+
+    Parameters
+    ----------
+    folder
+        It is listed, nothing is opened, links are not followed. About 10 s for a million files on a local disk.
+
+    Returns
+    -------
+    str
+        Twelve hexadecimal digits.
+    """
+    facts: list[tuple[int, int, int]] = []
+    waiting = [os.fspath(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    is_folder = stat.S_ISDIR(found.st_mode)
+                    facts.append((found.st_mode, 0 if is_folder else found.st_size, found.st_mtime_ns))
+                    if is_folder:
+                        waiting.append(entry.path)
+        except OSError:  # what cannot be listed is a finding of the scan, not of this digest
+            facts.append((-1, -1, -1))
+    return hashlib.sha256(repr(sorted(facts)).encode()).hexdigest()[:12]
 
 
 def available_cores() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import provenance
-from pipeline.core.provenance import available_cores, fingerprint, versions
+from pipeline.core.provenance import available_cores, fingerprint, tree_state, versions
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -128,3 +128,55 @@ def test_cores_are_those_that_may_be_used():
     finally:
         os.sched_setaffinity(0, allowed)
     assert available_cores() == len(allowed)
+
+
+def make_tree(folder):
+    (folder / "a" / "b").mkdir(parents=True)
+    for number, path in enumerate(("a/one", "a/b/two", "three")):
+        (folder / path).write_bytes(b"x" * number)
+        os.utime(folder / path, ns=(0, 10**9))
+    for path in ("a/b", "a"):
+        os.utime(folder / path, ns=(0, 10**9))
+    return folder
+
+
+def test_equal_trees_have_one_state_whatever_their_names(tmp_path):
+    first, second = (make_tree(tmp_path / name) for name in ("first", "second"))
+    assert tree_state(first) == tree_state(second)
+    (second / "three").rename(second / "Doe^John")  # the folder itself is watched by Snakemake
+    assert tree_state(first) == tree_state(second)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "a/b/four").touch(),
+        lambda tree: (tree / "a/b/two").unlink(),
+        lambda tree: (tree / "a/b/two").write_bytes(b"yy"),
+        lambda tree: (tree / "a/b/two").rename(tree / "a/b/other"),
+        lambda tree: (tree / "a/b/two").rename(tree / "two"),
+        lambda tree: (tree / "a/c").mkdir(),
+        lambda tree: (tree / "a/link").symlink_to("one"),
+    ],
+)
+def test_every_change_below_a_folder_changes_its_state(tmp_path, change):
+    tree = make_tree(tmp_path / "tree")
+    before = tree_state(tree)
+    change(tree)
+    assert tree_state(tree) != before
+
+
+def test_a_link_to_a_folder_is_seen_but_not_followed(tmp_path):
+    tree, outside = make_tree(tmp_path / "tree"), tmp_path / "outside"
+    outside.mkdir()
+    without = tree_state(tree)
+    (tree / "loop").symlink_to(tree)
+    (tree / "link").symlink_to(outside)
+    before = tree_state(tree)
+    assert before != without
+    (outside / "new").touch()
+    assert tree_state(tree) == before
+
+
+def test_a_missing_folder_has_a_state(tmp_path):
+    assert tree_state(tmp_path / "none") != tree_state(tmp_path)

@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 
 from pipeline.config import DEFAULT_FILE, load
 from pipeline.core.errors import PipelineError
-from pipeline.core.provenance import fingerprint
+from pipeline.core.provenance import fingerprint, tree_state
 from pipeline.prerequisites import PHANTOM_FOLDER, choose_file, require
 
 min_version("9.19")

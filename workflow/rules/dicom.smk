@@ -41,6 +41,7 @@ rule ingest:
         runtime=240,
     params:
         settings=CONFIG.section("ingest"),
+        files=lambda wildcards: "" if CONFIG.phantom else tree_state(CONFIG.ingest.source),
         code=fingerprint("pipeline.stages.ingest"),
         key=KEY,
     shell:
