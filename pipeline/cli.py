@@ -37,7 +37,7 @@ STAGES = (
     "evaluate",
     "report",
 )
-SEES_IDENTIFIERS = frozenset({"phantom", "ingest", "deidentify", "label"})
+SEES_IDENTIFIERS = frozenset({"ingest", "deidentify", "label"})  # those of the built-in study are invented
 DOCTOR = "doctor"  # the one verb that is no stage
 EXIT_USER_ERROR = 2
 EXIT_BUG = 1
@@ -163,12 +163,21 @@ def _report_bug(name: str, error: Exception, given: dict[str, Any]) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         say("".join(traceback.format_list(frames)))
         say(f"{type(error).__name__} (its message may repeat input and is withheld)")
-        places = [Path(value) for value in given.values() if isinstance(value, Path) and RESTRICTED in value.parts]
-        if places:
-            target = places[0].parent / f"error-{name}.txt"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write("".join(traceback.format_exception(error)))
-            say(f"the full message stands in {target}")
+        _keep_message(name, error, given)
     say(f"this is a bug in {name}; please report the lines above")
+
+
+def _keep_message(name: str, error: Exception, given: dict[str, Any]) -> None:
+    """Write the whole message for its owner alone: into the restricted folder, else beside the secret key."""
+    paths = [value for value in given.values() if isinstance(value, Path)]
+    closed = [path for path in paths if RESTRICTED in path.parts] or [given["key"]]
+    target = closed[0].parent / f"error-{name}.txt"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write("".join(traceback.format_exception(error)))
+    except OSError as fault:
+        say(f"the full message could not be kept in {target} ({fault.strerror})")
+    else:
+        say(f"the full message stands in {target}")

@@ -1,5 +1,6 @@
 """The command line: verbs from signatures, errors for users without a traceback, bugs without identifiers."""
 
+import inspect
 import stat
 import sys
 import types
@@ -118,6 +119,29 @@ def test_a_bug_near_identifiers_keeps_its_message_in_the_restricted_folder(give_
     kept = tmp_path / "restricted" / "error-ingest.txt"
     assert SECRET in kept.read_text(encoding="utf-8")
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_without_a_restricted_folder_the_message_stands_beside_the_key(give_stage, tmp_path, capfd):
+    def label(*, key: Path, labels: Path) -> None:
+        raise ValueError(f"cannot parse {SECRET}")
+
+    give_stage(label, "label")
+    words = ("label", "--key", str(tmp_path / "keys" / "key"), "--labels", str(tmp_path / "labels.tsv"))
+    assert main(words) == 1
+    assert SECRET not in capfd.readouterr().err
+    kept = tmp_path / "keys" / "error-label.txt"
+    assert SECRET in kept.read_text(encoding="utf-8")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    kept.unlink()
+    kept.symlink_to(tmp_path / "elsewhere")  # a link is not written through
+    assert main(words) == 1
+    assert "could not be kept" in capfd.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", sorted(cli.SEES_IDENTIFIERS))
+def test_every_stage_near_identifiers_has_a_place_for_messages(name):
+    assert "key" in inspect.signature(cli.stage(name)).parameters
 
 
 def test_an_interruption_is_no_bug(give_stage, capfd):
