@@ -3,60 +3,23 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.records import CalibratedPrediction, Finding, FlowStep, FoldRole, Image, Label, Prediction
 from pipeline.core.results import Evaluation
 from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
 from pipeline.phantom.manifest import Manifest
+from tests.byte_search import leaks, public_files, public_leaks
+from tests.small_study import SMALL, run
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
 TABLES = ("rejections", "quarantine", "quality", "unreadable", "unlabelled", "duplicates")
-SMALL = {
-    "study": "small",
-    "phantom": {"patients": 36, "size": 96, "prevalence": 0.4},
-    "ingest": {"source": "data/phantom/dicom"},
-    "preprocess": {"size": 64},
-    "label": {
-        "table": "data/phantom/labels.csv",
-        "key": "StudyInstanceUID",
-        "classes": ["normal", "lesion"],
-        "on_contradiction": "exclude",
-    },
-    "split": {"folds": 3},
-    "train": {
-        "weights": "random",
-        "compare": ["probe"],
-        "epochs": 2,
-        "batch_size": 16,
-        "device": "cpu",
-        "precision": "float32",
-    },
-    "evaluate": {"bootstrap_replicates": 200},
-}
-
-
-def run(folder: Path, settings: dict[str, object], *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the workflow as a user would, in a folder of its own."""
-    folder.mkdir(exist_ok=True)
-    (folder / "study.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"),
-        *("--directory", str(folder), "--configfile", str(folder / "study.yaml"), *words),
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -162,49 +125,9 @@ def test_a_second_run_does_nothing(study):
 # --- identifiers -----------------------------------------------------------------------------------------------
 
 
-def forms(token: str) -> Iterator[bytes]:
-    """Give the ways in which a token may stand in bytes."""
-    for text in {token, token.lower(), token.upper(), token.title()}:
-        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
-            yield text.encode(encoding)
-
-
-def contents(path: Path) -> Iterator[bytes]:
-    """Give a file's bytes and name, and what is packed in them: zlib streams (PDF, PNG) and base64."""
-    raw = path.read_bytes()
-    yield raw
-    yield path.name.encode()
-    for found in re.finditer(rb"stream\r?\n|IDAT|zTXt|iTXt", raw):
-        try:
-            yield zlib.decompressobj().decompress(raw[found.end() :], 50_000_000)
-        except zlib.error:
-            continue
-    # Snakemake names its own files by the base64 of paths.
-    for coded in re.findall(rb"[A-Za-z0-9+/_-]{16,}", path.name.encode() + b"\n" + raw[:20_000]):
-        for start in range(4):
-            part = coded[start:].replace(b"_", b"/").replace(b"-", b"+")
-            yield base64.b64decode(part[: len(part) // 4 * 4])
-
-
-def public_files(study: Path) -> list[Path]:
-    places = [study / name for name in ("results", "reports", "logs", ".snakemake", "terminal.txt")]
-    files = [path for place in places for path in (place.rglob("*") if place.is_dir() else [place])]
-    return [path for path in files if path.is_file() and "restricted" not in path.parts]
-
-
-def leaks(files: list[Path], tokens: set[str]) -> list[str]:
-    pattern = re.compile(b"|".join(re.escape(form) for token in sorted(tokens) for form in sorted(set(forms(token)))))
-    return [str(path) for path in files if any(pattern.search(part) for part in contents(path))]
-
-
 def test_no_planted_identifier_is_in_any_byte_outside_restricted(study, manifest):
-    files = public_files(study)
-    assert len(files) > 100
-    assert leaks(files, {manifest.stem}) == []
-    uids = {token for token in manifest.identifiers() if token[0].isdigit()}
-    assert len(uids) > 50
-    joined = re.compile(b"|".join(re.escape(uid.encode()) for uid in sorted(uids)))
-    assert [str(path) for path in files if any(joined.search(part) for part in contents(path))] == []
+    assert len(public_files(study)) > 100
+    assert public_leaks(study, manifest) == []
 
 
 def test_the_search_finds_what_it_looks_for(study, manifest, tmp_path):
