@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 
 # Before PyTorch is imported: threads that wait shall sleep, or tests beside other work take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pipeline.phantom.cohort import Order, write_cohort
 from pipeline.phantom.manifest import Manifest
+
+settings.register_profile("shared machine", deadline=None)  # slow is no failure where others work too
+settings.load_profile("shared machine")
 
 pytest_plugins = ("tests.real_data",)
 

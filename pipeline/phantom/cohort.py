@@ -152,7 +152,7 @@ def _absence(absent: CohortStudy) -> Hazard:
         stage="label",
         reason="LABEL_WITHOUT_IMAGE",
         unit="label",
-        excluded=True,
+        excluded=False,
         patient_ids=(absent.patient_id,),
         study_uids=(absent.study_uid,),
     )

@@ -17,7 +17,8 @@ from pipeline.phantom.lettering import letters
 from pipeline.phantom.manifest import CohortFile, Hazard, HazardKind
 from pipeline.phantom.plan import PlannedPatient
 
-_OLD = 89
+_OLD = 89  # years
+_COSTS_IMAGES = frozenset({"NO_LABEL", "SAME_IMAGE_TWO_PATIENTS"})  # reasons by which images of a study are left out
 _KEPT_OF_TRUNCATED = 0.6  # of the bytes
 _LAST_FOLDER = "zz"  # sorts behind every series folder, so that a copy comes after its original
 
@@ -99,7 +100,7 @@ def _of_studies(
             "stage": stage,
             "reason": reason,
             "unit": unit,
-            "excluded": reason == "NO_LABEL",
+            "excluded": reason in _COSTS_IMAGES,
             "patient_ids": [aviary.token("PID", o.patient.number, "PatientID") for o in found],
             "study_uids": [o.study_uid for o in found],
             "series_uids": [o.series_uid("main") for o in found],

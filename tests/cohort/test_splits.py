@@ -9,7 +9,7 @@ from pipeline.cohort.splits import Division, assert_all_tested, assert_no_leakag
 from pipeline.core.errors import CohortError, LeakageError
 from tests.cohort.samples import by_content, cohort_plans, image
 
-FEWER = settings(max_examples=30, deadline=None)
+FEWER = settings(max_examples=30)
 
 
 def division(folds=5, validation_fraction=0.2, unit="patient", seed=1):

@@ -57,7 +57,7 @@ rows = st.builds(
     logits=st.lists(numbers, max_size=4).map(tuple),
     names=st.lists(texts, max_size=3).map(tuple),
 )
-same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 @same_folder
@@ -86,7 +86,7 @@ class Measured(Record):
     pair: Pair | None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(
     st.lists(
         st.builds(

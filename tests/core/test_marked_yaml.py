@@ -44,7 +44,7 @@ trees = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.dictionaries(keys, trees, min_size=1, max_size=4))
 def test_every_key_has_the_line_it_stands_on(tmp_path, tree):
     text = yaml.safe_dump(tree, default_flow_style=False)

@@ -353,7 +353,7 @@ def test_burned_in_annotation_is_taken_as_it_stands(tmp_path):
         assert found.burned_in_annotation is expected
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_flipped_bytes_never_raise(tmp_path, data):
     syntax = data.draw(st.sampled_from(sorted(SYNTAXES)))

@@ -236,7 +236,7 @@ def test_numbers_beyond_the_stored_bits_are_refused(tmp_path):
     assert refused(path) == "UNDECODABLE_PIXELS"
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_flipped_bytes_never_raise_anything_else(tmp_path, data):
     syntax = data.draw(st.sampled_from(sorted(SYNTAXES)))

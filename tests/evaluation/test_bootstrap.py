@@ -15,7 +15,7 @@ def make_clusters(folds, classes):
     return Clusters({f"P{i}": i for i in range(len(folds))}, np.array(folds), np.array(classes))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     places=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=30), seed=st.integers(0, 99)
 )

@@ -89,7 +89,7 @@ def test_a_missing_class_of_three_is_noted():
     assert calibrator.note.startswith("1 of 3 classes")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 40), scale=st.sampled_from([1e-3, 1, 50, 1e4]))
 def test_probabilities_are_probabilities_and_keep_the_ranking(seed, size, scale):
     generator = np.random.default_rng(seed)

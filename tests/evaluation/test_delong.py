@@ -30,7 +30,7 @@ def by_definition(is_positive, scores):
     return np.array(areas), np.array(covariance)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), levels=st.sampled_from([3, 10, 10**6]), positives=st.integers(2, 15))
 def test_equals_the_definition(seed, levels, positives):
     generator = np.random.default_rng(seed)

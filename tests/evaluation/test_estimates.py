@@ -70,7 +70,7 @@ def test_patients_with_several_classes_count_once():
     assert found["patient", "auroc", None].patients == 90
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 10**6))
 def test_the_order_of_rows_changes_nothing(seed):
     rows = make_rows()

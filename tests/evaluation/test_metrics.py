@@ -45,7 +45,7 @@ def by_scikit_learn(name, labels, probabilities, decisions):
 
 
 @pytest.mark.parametrize("name", METRICS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_equals_scikit_learn(name, data):
     metric = METRICS[name]

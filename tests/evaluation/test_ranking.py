@@ -16,7 +16,7 @@ def random_units(seed, size=60, levels=12):
     return is_positive, scores, generator
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), levels=st.sampled_from([2, 5, 1000]))
 def test_weighted_areas_equal_scikit_learn(seed, levels):
     from sklearn.metrics import average_precision_score, roc_auc_score
@@ -33,7 +33,7 @@ def test_weighted_areas_equal_scikit_learn(seed, levels):
         assert precisions[column] == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), levels=st.sampled_from([3, 1000]))
 def test_roc_curve_equals_scikit_learn(seed, levels):
     from sklearn.metrics import roc_curve

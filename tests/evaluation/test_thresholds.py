@@ -25,7 +25,7 @@ def merit(rule, sensitivity, specificity):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=Rule.in_words)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 25), levels=st.sampled_from([2, 4, 10, 1000]))
 def test_no_other_threshold_is_better(rule, seed, size, levels):
     generator = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.imaging.hashing import HASH_BITS, difference_hash, fine_structure, structural_correlation
 
-FEW = settings(max_examples=10, deadline=None)
+FEW = settings(max_examples=10)
 SAME = 0.7  # pipeline.cohort.duplicates.SAME_PICTURE
 CLOSE = 32  # default of split.max_hash_distance
 seeds = st.integers(0, 11)

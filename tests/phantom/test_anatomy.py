@@ -14,7 +14,7 @@ def anatomy(seed=0, *, is_female=False):
     return Anatomy.draw(np.random.default_rng(seed), is_female=is_female, seed=seed)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.booleans())
 def test_lungs_fill_a_third_of_the_field_and_do_not_meet(seed, is_female):
     build = anatomy(seed, is_female=is_female)
@@ -25,7 +25,7 @@ def test_lungs_fill_a_third_of_the_field_and_do_not_meet(seed, is_female):
     assert plane.x[right].max() < 0 < plane.x[left].min()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_the_right_diaphragm_stands_higher(seed):
     build = anatomy(seed)
@@ -38,7 +38,7 @@ def test_a_deep_breath_lowers_the_diaphragm():
     assert (diaphragm(anatomy(), "left", reach, 0.1) > diaphragm(anatomy(), "left", reach, 0.0)).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.builds(
         Pose,

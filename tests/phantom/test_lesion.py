@@ -19,7 +19,7 @@ def drawn(seed):
     return build, Lesion.draw(rng, build)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 100_000))
 def test_a_lesion_lies_in_a_lung_beside_the_heart(seed):
     build, lesion = drawn(seed)
@@ -30,7 +30,7 @@ def test_a_lesion_lies_in_a_lung_beside_the_heart(seed):
     assert SMALLEST_DIAMETER <= lesion.diameter <= LARGEST_DIAMETER
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 100_000))
 def test_attenuation_is_zero_outside_and_at_most_the_contrast_inside(seed):
     build, lesion = drawn(seed)

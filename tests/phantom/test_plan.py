@@ -28,7 +28,7 @@ def default_plan(**changes):
     return plan_cohort(**{"patients": 140, "prevalence": 0.35, "seed": 1, "has_second_studies": True} | changes)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(plans)
 def test_numbers_prevalence_and_labels(drawn):
     patients, prevalence, people = drawn
@@ -40,7 +40,7 @@ def test_numbers_prevalence_and_labels(drawn):
     assert numbers == list(range(len(numbers)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(plans)
 def test_every_plan_holds_the_patients_that_tests_need(drawn):
     _, _, people = drawn
@@ -49,7 +49,7 @@ def test_every_plan_holds_the_patients_that_tests_need(drawn):
     assert max(person.age_years(person.studies[0].day) for person in people) > 89
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(plans)
 def test_studies_of_a_patient_follow_one_another_and_a_lesion_never_heals(drawn):
     for person in drawn[2]:
@@ -58,7 +58,7 @@ def test_studies_of_a_patient_follow_one_another_and_a_lesion_never_heals(drawn)
         assert [study.has_lesion for study in person.studies] == sorted(study.has_lesion for study in person.studies)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(plans)
 def test_a_shared_picture_is_of_another_patient_of_the_same_class_and_site(drawn):
     people = drawn[2]

@@ -96,7 +96,7 @@ def test_the_lesion_is_where_the_manifest_says(volume_cohort, read_volumes):
     assert checked == 3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 100_000))
 def test_a_nodule_is_a_ball_of_its_size_inside_the_volume(seed):
     rng = np.random.default_rng(seed)
