@@ -10,6 +10,8 @@ CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14 python)
+# Whole files to two processes: what a file sets up is set up once.
+PARALLEL := --numprocesses 2 --dist loadfile
 GREEN := \033[32m%s\033[0m\n
 
 .PHONY: help
@@ -22,10 +24,10 @@ demo: .venv/running  ## install, run the built-in study, say where the report is
 	@printf '\n$(GREEN)' 'The report: $(CURDIR)/reports/phantom/report.html (and report.pdf beside it)'
 
 .PHONY: test test-fast
-test: .venv/developing  ## all tests
-	@$(BIN)/python -m pytest
+test: .venv/developing  ## all tests, two at a time
+	@$(BIN)/python -m pytest $(PARALLEL)
 test-fast: .venv/developing  ## the tests that take seconds
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 .PHONY: check
 check: lint format-check types floors docs-check  ## everything that reads the code without running it

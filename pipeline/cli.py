@@ -2,7 +2,7 @@
 
 This is the only place that catches errors: those meant for the user become a message and exit status 2,
 anything else is a bug and shows where it happened. Messages of unexpected exceptions may repeat values of
-the input, so for stages that see identifiers they go to the study's restricted folder only.
+the input, so for stages that see identifiers they go beside the study's secret key only.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.core.artefacts import RESTRICTED
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.progress import open_log, say
 
@@ -163,19 +162,18 @@ def _report_bug(name: str, error: Exception, given: dict[str, Any]) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         say("".join(traceback.format_list(frames)))
         say(f"{type(error).__name__} (its message may repeat input and is withheld)")
-        _keep_message(name, error, given)
+        _keep_message(name, error, given["key"])
     say(f"this is a bug in {name}; please report the lines above")
 
 
-def _keep_message(name: str, error: Exception, given: dict[str, Any]) -> None:
-    """Write the whole message for its owner alone: into the restricted folder, else beside the secret key."""
-    paths = [value for value in given.values() if isinstance(value, Path)]
-    closed = [path for path in paths if RESTRICTED in path.parts] or [given["key"]]
-    target = closed[0].parent / f"error-{name}.txt"
+def _keep_message(name: str, error: Exception, key: Path) -> None:
+    """Write the whole message for its owner alone, beside the secret key: by default into the restricted folder."""
+    target = key.parent / f"error-{name}.txt"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(descriptor, 0o600)  # it may be there from an earlier run, opened up since
             stream.write("".join(traceback.format_exception(error)))
     except OSError as fault:
         say(f"the full message could not be kept in {target} ({fault.strerror})")

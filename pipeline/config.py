@@ -49,6 +49,8 @@ class IngestSettings(Section):
     """Folder with the DICOM files; it is only read. Relative paths start where Snakemake is run."""
     modalities: tuple[str, ...] = ("CR", "DX")
     """DICOM modalities to take; others are counted and left out."""
+    on_shared_patient_id: Literal["exclude", "note"] = "exclude"
+    """A Patient ID with several issuers, birth dates or sexes: leave all under it out, or keep it and say so."""
     max_instance_mb: int = Field(default=512, ge=1)
     """Largest size in MB of one instance's pixels after decoding; beyond it the file is rejected."""
 

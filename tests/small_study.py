@@ -1,5 +1,6 @@
 """A small built-in study and how tests run it: as a user would, in a folder of its own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +43,18 @@ def command(folder: Path, settings: dict[str, object], *words: str) -> list[str]
     ]
 
 
-def run(folder: Path, settings: dict[str, object], *words: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, settings: dict[str, object], *words: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the workflow to its end; ``terminal.txt`` in the folder gathers what was printed."""
-    done = subprocess.run(command(folder, settings, *words), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(folder, settings, *words),
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     with (folder / "terminal.txt").open("a", encoding="utf-8") as stream:
         stream.write(done.stdout + done.stderr)
     return done

@@ -106,13 +106,19 @@ def test_a_bug_shows_where_it_happened(give_stage, capfd):
 
 
 def test_a_bug_near_identifiers_keeps_its_message_in_the_restricted_folder(give_stage, tmp_path, capfd):
-    def ingest(*, instances: Path) -> None:
+    def ingest(*, source: Path, key: Path, instances: Path) -> None:
         raise ValueError(f"cannot parse {SECRET}")
 
     give_stage(ingest, "ingest")
-    place = tmp_path / "restricted" / "instances.parquet"
     log = tmp_path / "ingest.log"
-    assert main(["ingest", "--instances", str(place), "--log", str(log)]) == 1
+    archive = tmp_path / "archive" / "restricted" / "dicom"  # read only, whatever it is called
+    closed = tmp_path / "restricted"
+    closed.mkdir()
+    (closed / "error-ingest.txt").write_text("of an earlier run")
+    (closed / "error-ingest.txt").chmod(0o644)
+    places = ("--source", str(archive), "--key", str(closed / "key"), "--instances", str(closed / "instances.parquet"))
+    assert main(["ingest", *places, "--log", str(log)]) == 1
+    assert not archive.parent.exists()
     printed = capfd.readouterr().err + log.read_text(encoding="utf-8")
     assert SECRET not in printed
     assert "ValueError" in printed

@@ -1,8 +1,10 @@
 """No identifier leaves the restricted folder: not from volumes, nor from runs that fail or are killed."""
 
+import csv
 import json
 import os
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import pytest
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.records import Image
 from pipeline.phantom.manifest import Manifest
-from tests.byte_search import public_leaks
+from tests.byte_search import leaks, public_files, public_leaks
 from tests.small_study import ROOT, SMALL, command, run
 
 pytestmark = pytest.mark.slow
@@ -55,36 +57,75 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def name_the_classes(row: dict[str, str]) -> None:
+    row["label"] = row["PatientID"]
+
+
+def give_no_known_key(row: dict[str, str]) -> None:
+    row["StudyInstanceUID"] = row["PatientID"]
+
+
+def contradict(row: dict[str, str]) -> None:
+    row["StudyInstanceUID"] = "ANNA^CANARY"
+
+
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("spoil", "told"),
     [
-        ({"label": {"column": "PatientID", "on_unknown_class": "error"}}, "unknown"),
-        ({"label": {"column": "PatientName"}}, "PatientName"),
-        ({"label": {"key": "PatientID", "on_contradiction": "error"}}, "label"),
-        ({"label": {"classes": ["benign", "malignant"], "on_unknown_class": "error"}}, "unknown"),
-        ({"split": {"folds": 30}}, "fold"),
+        (name_the_classes, "the class is not one of those configured"),
+        (give_no_known_key, "labelled keys of the table belongs to one of the"),
+        (contradict, "give one key 2 classes"),
     ],
 )
-def test_a_run_that_fails_on_its_data(ingested, sections, told):
-    """Identifiers stand in the very cells that are complained about."""
-    done = run(ingested, changed(**sections))
+def test_a_label_table_that_is_complained_about(ingested, tmp_path, spoil, told):
+    """Identifiers stand in the very cells that are wrong."""
+    planted = manifest(ingested)
+    with (ingested / "data/phantom/labels.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        spoil(row)
+    table = tmp_path / "labels.csv"
+    with table.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    source = {"source": str(ingested / "data/phantom/dicom")}
+    settings = changed(
+        label={"table": str(table), "on_contradiction": "error" if spoil is contradict else "exclude"}, ingest=source
+    )
+    settings["phantom"] = None
+    study = tmp_path / "study"
+    done = run(study, settings)
+    shown = done.stdout + done.stderr
     assert done.returncode != 0
-    assert told in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert public_leaks(ingested, manifest(ingested)) == []
+    assert told in shown
+    assert "Error in rule label" in shown
+    assert "Traceback" not in shown
+    assert public_leaks(study, planted) == []
+    assert leaks(public_files(study), {"ANNA^CANARY"}) == []
 
 
-def test_a_bug_in_the_middle_of_the_identifiers(ingested, tmp_path):
-    """A damaged table makes the stage fail in a library whose messages repeat what they read."""
-    del tmp_path
-    restricted = ingested / "results/small/restricted"
-    kept = (restricted / "instances.parquet").read_bytes()
-    first = manifest(ingested).studies[0].patient_id
-    (restricted / "instances.parquet").write_text(f"{first},{first}\n" * 50, encoding="utf-8")
-    done = run(ingested, SMALL, "--until", "deidentify")
-    (restricted / "instances.parquet").write_bytes(kept)
+def test_a_bug_in_the_middle_of_the_identifiers(tmp_path):
+    """A library raises with a Patient ID in its message: the whole workflow keeps it to the restricted folder."""
+    (tmp_path / "sitecustomize.py").write_text(
+        """
+import sys
+if "pipeline" in sys.orig_argv and "deidentify" in sys.orig_argv:
+    import pipeline.stages.deidentify as stage
+    def fail(patients, *others):
+        raise ValueError(sorted(patients)[0])
+    stage._links = fail
+""",
+        encoding="utf-8",
+    )
+    done = run(tmp_path, SMALL, "--until", "deidentify", environment={"PYTHONPATH": str(tmp_path)})
     assert done.returncode != 0
-    assert public_leaks(ingested, manifest(ingested)) == []
+    assert "this is a bug in deidentify" in done.stdout + done.stderr
+    planted = manifest(tmp_path)
+    kept = tmp_path / "results/small/restricted/error-deidentify.txt"
+    assert planted.stem in kept.read_text(encoding="utf-8")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert public_leaks(tmp_path, planted) == []
 
 
 def rewriting(study: Path) -> bool:
@@ -96,7 +137,7 @@ def training(study: Path) -> bool:
 
 
 @pytest.mark.parametrize("moment", [rewriting, training])
-def test_a_run_that_is_killed(tmp_path, moment):
+def test_a_run_that_is_killed(tmp_path, ingested, moment):
     """`kill -9` while files are rewritten, and while the network is trained: what lies about is as clean."""
     settings = changed(train={"epochs": 20})
     with (tmp_path / "terminal.txt").open("w") as terminal:
@@ -110,6 +151,16 @@ def test_a_run_that_is_killed(tmp_path, moment):
     assert moment(tmp_path)
     assert not (tmp_path / "reports").exists()
     assert public_leaks(tmp_path, manifest(tmp_path)) == []
+    if moment is rewriting:  # and what the next run makes of it is whole
+        assert run(tmp_path, settings, "--unlock").returncode == 0
+        assert run(tmp_path, settings, "--until", "preprocess").returncode == 0
+        images = read_table(tmp_path / "results/small/images.tsv", Image)
+        assert {image.pixel_sha256 for image in images} == {
+            image.pixel_sha256 for image in read_table(ingested / "results/small/images.tsv", Image)
+        }
+        files = len(list((tmp_path / "results/small/dicom").rglob("*")))
+        assert files == len(list((ingested / "results/small/dicom").rglob("*")))
+        assert public_leaks(tmp_path, manifest(tmp_path)) == []
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -143,7 +143,9 @@ def test_the_search_finds_what_it_looks_for(study, manifest, tmp_path):
     hidden.write_bytes(b"%PDF stream\n" + zlib.compress(manifest.stem.encode()) + b"endstream")
     coded = tmp_path / base64.b64encode(f"x/{manifest.stem}NAME/y".encode()).decode().replace("/", "_")
     coded.write_bytes(b"")
-    assert leaks([hidden, coded], {manifest.stem}) == [str(hidden), str(coded)]
+    page = tmp_path / "page.html"
+    page.write_text(" " * 50_000 + base64.b64encode(f"deep below {manifest.stem}".encode()).decode())
+    assert leaks([hidden, coded, page], {manifest.stem}) == [str(hidden), str(coded), str(page)]
 
 
 def test_restricted_files_are_closed_to_others(study):

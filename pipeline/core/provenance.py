@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import stat
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +15,12 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 # The walk stops here: a stage reads its own section only, and sections travel as rule parameters of their own.
 NOT_FOLLOWED = frozenset({f"{PACKAGE}.config", f"{PACKAGE}.cli"})
 REPORTED_LIBRARIES = (
-    "torch", "monai", "pydicom", "nibabel", "scikit-learn", "numpy", "pyarrow", "snakemake", "pydantic",
+    "torch", "monai", "pydicom", "nibabel", "scikit-learn", "numpy", "scipy", "pyarrow", "snakemake", "pydantic",
     "jinja2", "matplotlib", "typst", "safetensors", "pylibjpeg-openjpeg",
 )  # fmt: skip
+
+# These decide the last bits of a training; scipy ends the search for the calibrated loss.
+NUMERICAL_LIBRARIES = frozenset({"python", "platform", "torch", "monai", "numpy", "scipy", "scikit-learn"})
 
 
 def fingerprint(module: str) -> str:
@@ -59,6 +63,11 @@ def versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def numerical(software: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Keep the versions that can change what a training gives."""
+    return tuple(pair for pair in software if pair[0] in NUMERICAL_LIBRARIES)
+
+
 def tree_state(folder: Path) -> str:
     """Digest the sizes and times of everything below a folder: another value means that something changed.
 
@@ -81,7 +90,11 @@ def tree_state(folder: Path) -> str:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        facts.append((-2, -2, -2))  # one that is gone must not hide those behind it
+                        continue
                     is_folder = stat.S_ISDIR(found.st_mode)
                     facts.append((found.st_mode, 0 if is_folder else found.st_size, found.st_mtime_ns))
                     if is_folder:

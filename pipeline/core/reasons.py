@@ -47,8 +47,8 @@ REASONS: dict[str, Reason] = {
         "Correct the patient and study of these files.",
     ),
     "SHARED_PATIENT_ID": Reason(
-        "One Patient ID stands with several issuers, birth dates or sexes; nothing under it is used.",
-        "Find out whether these are several people, and correct the ID, the birth date or the sex.",
+        "One Patient ID stands with several issuers, birth dates or sexes.",
+        "Find out whether these are several people; if it is one, set `ingest.on_shared_patient_id: note`.",
     ),
     # deidentify: instances
     "BURNED_IN_ANNOTATION": Reason(
@@ -69,6 +69,10 @@ REASONS: dict[str, Reason] = {
     "SATURATED": Reason("Many pixels stand at the lowest or highest value.", "Look at the image."),
     "SMALL_MATRIX": Reason("The image has fewer pixels than the configuration asks for.", "Look at the image."),
     "UNDECODABLE_PIXELS": Reason("The pixel data could not be decoded.", "Export it again from the archive."),
+    "UNEVEN_PIXELS": Reason(
+        "The header says that pixels are more than four times as long as wide; the picture's shape is not certain.",
+        "Correct Pixel Spacing or Pixel Aspect Ratio.",
+    ),
     "CHECK_FAILED": Reason("A quality check could not be completed; the series is left out.", "Look at the image."),
     # preprocess: series, images
     "PREPROCESSING_FAILED": Reason("The image could not be brought to its standard form.", "Look at the image."),

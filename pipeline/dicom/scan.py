@@ -29,10 +29,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found, both parts sorted by path."""
+    """What a scan found, both parts sorted by path; and the Patient IDs that seem to stand for several people."""
 
     instances: tuple[Instance, ...]
     rejections: tuple[Rejection, ...]
+    shared_ids: frozenset[str]
 
     @property
     def entries(self) -> int:
@@ -40,7 +41,14 @@ class Scan:
         return len(self.instances) + len(self.rejections)
 
 
-def scan(root: Path, *, modalities: Collection[str], largest_bytes: int, threads: int = 1) -> Scan:
+def scan(
+    root: Path,
+    *,
+    modalities: Collection[str],
+    largest_bytes: int,
+    keep_shared_ids: bool = False,
+    threads: int = 1,
+) -> Scan:
     """Read the header of every file below a folder.
 
     Links are not followed, nothing but regular files is opened, nothing is written.
@@ -53,6 +61,8 @@ def scan(root: Path, *, modalities: Collection[str], largest_bytes: int, threads
         DICOM modalities wanted.
     largest_bytes
         Largest length of one instance's decoded pixels.
+    keep_shared_ids
+        Keep instances whose Patient ID seems to stand for several people; the IDs are told in any case.
     threads
         Processes to use.
 
@@ -74,7 +84,11 @@ def scan(root: Path, *, modalities: Collection[str], largest_bytes: int, threads
     for check in (without_duplicates, without_contradictions):
         instances, refused = check(instances)
         rejections.extend(refused)
-    return Scan(tuple(instances), tuple(sorted(rejections, key=lambda rejection: rejection.path)))
+    shared = shared_ids(instances)
+    if not keep_shared_ids:
+        rejections += [Rejection(one.path, "SHARED_PATIENT_ID") for one in instances if one.patient_id in shared]
+        instances = [one for one in instances if one.patient_id not in shared]
+    return Scan(tuple(instances), tuple(sorted(rejections, key=lambda rejection: rejection.path)), frozenset(shared))
 
 
 def walk(root: Path) -> tuple[list[str], list[Rejection]]:
@@ -128,33 +142,35 @@ def without_duplicates(instances: Iterable[Instance]) -> tuple[list[Instance], l
 
 
 def without_contradictions(instances: Sequence[Instance]) -> tuple[list[Instance], list[Rejection]]:
-    """Reject studies under several patients, series under several studies or modalities, and shared Patient IDs.
+    """Reject studies that stand under several patients, and series under several studies or modalities.
 
-    Taken at face value, the first would put one examination under two patients, and so on both sides of a
-    split; under a shared ID two people would have one label, one prediction and one date shift.
+    Taken at face value, they would put one examination under two patients, and so on both sides of a split.
     """
     owners: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
     for one in instances:
         owners["study", one.study_uid].add((one.patient_id,))
         owners["series", one.series_uid].add((one.patient_id, one.study_uid, one.modality))
-    shared = shared_ids(instances)
     kept: list[Instance] = []
     rejections: list[Rejection] = []
     for one in instances:
-        if not len(owners["study", one.study_uid]) == len(owners["series", one.series_uid]) == 1:
-            rejections.append(Rejection(one.path, "INCONSISTENT_IDENTITY"))
-        elif one.patient_id in shared:
-            rejections.append(Rejection(one.path, "SHARED_PATIENT_ID"))
-        else:
+        if len(owners["study", one.study_uid]) == len(owners["series", one.series_uid]) == 1:
             kept.append(one)
+        else:
+            rejections.append(Rejection(one.path, "INCONSISTENT_IDENTITY"))
     return kept, rejections
 
 
 def shared_ids(instances: Iterable[Instance]) -> set[str]:
-    """Find the Patient IDs with two issuers, two birth dates or both sexes; an empty value contradicts nothing."""
+    """Find the Patient IDs with two issuers, two birth dates or both sexes; an empty value contradicts nothing.
+
+    Two people under one ID would have one label, one prediction and one date shift. Asked of what
+    `without_contradictions` left: a file of somebody else that was filed under this ID is gone by then, and
+    says nothing about the others.
+    """
     known: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in instances:
-        known[one.patient_id, "issuer"].add(one.patient_id_issuer)
+        issuer = "".join(filter(str.isalnum, one.patient_id_issuer.casefold()))  # spellings vary
+        known[one.patient_id, "issuer"].add(issuer)
         known[one.patient_id, "birth date"].add(one.patient_birth_date)
         known[one.patient_id, "sex"].add(one.patient_sex.upper() if one.patient_sex.upper() in _SEXES else "")
     return {patient_id for (patient_id, _), values in known.items() if len(values - {""}) > 1}

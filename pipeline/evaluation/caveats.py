@@ -7,6 +7,7 @@ few stand on the report's first page.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.core.provenance import numerical
 from pipeline.core.records import Estimate, FlowStep, FoldRole, Image, Pair
 from pipeline.core.results import FindingCount, StrategyResult
 from pipeline.evaluation.association import cramers_v
@@ -21,6 +22,7 @@ MUCH_EXCLUDED = 0.1
 FEW_FOR_THRESHOLD = 10
 SLOPES = (0.7, 1.4)
 LARGE_INTERCEPT = 0.5
+_UNCERTAIN = frozenset({"SHARED_PATIENT_ID", "INCONSISTENT_IDENTITY", "CONFLICTING_INSTANCES"})
 _SHARED_IMAGES = ("SAME_IMAGE_TWO_PATIENTS", "SIMILAR_IMAGE_TWO_PATIENTS")
 
 
@@ -185,6 +187,22 @@ def licence(material: Material) -> Iterator[str]:
             yield "The licence of the starting weights is not stated: find out before the network is passed on."
 
 
+def uncertain_identity(material: Material) -> Iterator[str]:
+    """Name images lost or kept although it is not certain whose they are."""
+    lost = sum(item.count for item in material.findings if item.code in _UNCERTAIN and item.severity == "excluded")
+    kept = sum(item.count for item in material.findings if item.code in _UNCERTAIN and item.severity == "noted")
+    if lost:
+        yield (
+            f"{_count(lost, 'file')} with images left out because it is not certain whose they are: patients seen more "
+            "than once are hit most, so those who stay may differ from those who were lost."
+        )
+    if kept:
+        yield (
+            f"{_count(kept, 'patient')} kept although one ID seems to stand for several people: their labels and "
+            "predictions may be mixed."
+        )
+
+
 def unlike_machines(material: Material) -> Iterator[str]:
     """Name what differs between the machines that trained the folds."""
     training = material.own.training
@@ -194,7 +212,7 @@ def unlike_machines(material: Material) -> Iterator[str]:
             ("device", {summary.device for summary in training}),
             ("numerical precision", {summary.precision for summary in training}),
             ("number of threads", {summary.threads for summary in training}),
-            ("software versions", {summary.software for summary in training}),
+            ("software versions", {numerical(summary.software) for summary in training}),
         )
         if len(values) > 1
     ]
@@ -203,7 +221,7 @@ def unlike_machines(material: Material) -> Iterator[str]:
         what = f"{', '.join(others)} and {last}" if others else last
         yield (
             f"The folds were not all trained with the same {what}: a repetition need not give these numbers; train "
-            "all folds anew on one kind of machine."
+            "all folds anew under equal conditions to compare them."
         )
 
 
@@ -225,6 +243,7 @@ CAVEATS: tuple[Callable[[Material], Iterator[str]], ...] = (
     threshold_missed,
     poor_calibration,
     several_classes,
+    uncertain_identity,
     much_excluded,
     one_site,
     licence,

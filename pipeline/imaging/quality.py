@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 # The spread is measured between these percentiles, so that markers and dead pixels do not count.
 _SPREAD_PERCENTILES = (5.0, 95.0)
+# Pixels of radiographs are square or nearly so; a header that says otherwise by far is a mistake.
+_LONGEST_PIXEL = 4.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def check_matrix(shape: tuple[int, int], limits: Limits) -> list[Shortcoming]:
     """Check rows and columns; the value is the smaller of the two."""
     smaller = min(shape)
     return [Shortcoming("SMALL_MATRIX", "excluded", smaller)] if smaller < limits.min_size else []
+
+
+def check_pixel_shape(spacing: tuple[float, float] | None) -> list[Shortcoming]:
+    """Check the height and width of a pixel; the value is the larger one divided by the smaller."""
+    ratio = max(spacing) / min(spacing) if spacing else 1.0
+    return [Shortcoming("UNEVEN_PIXELS", "excluded", ratio)] if ratio > _LONGEST_PIXEL else []
 
 
 def check_values(values: Iterable[NDArray[Any]], limits: Limits) -> list[Shortcoming]:

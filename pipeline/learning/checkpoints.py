@@ -85,6 +85,7 @@ class StateFolder:
                 continue
             if state.facts.get("key") == self.key:
                 return state
+            say(f"training state passed over: {path.name} was made from other data, settings, code or versions")
         return None
 
     def is_due(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.core.provenance import versions
+from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, FoldRole, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.backbones import block_of, replace_head
@@ -210,7 +210,7 @@ def _key(name: str, study: Study, weights: VerifiedWeights) -> str:
         "recipe": asdict(study.recipe),
         "placement": study.placement,
         "device": _device_name(study.placement),
-        "software": versions(),
+        "software": numerical(versions()),
         "code": study.code,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

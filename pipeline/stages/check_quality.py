@@ -17,7 +17,7 @@ from pipeline.core.records import Finding, FlowStep, Series
 from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
 from pipeline.dicom.volumes import slices_geometry
 from pipeline.imaging.nifti import compact
-from pipeline.imaging.quality import Limits, Shortcoming, check_matrix, check_values
+from pipeline.imaging.quality import Limits, Shortcoming, check_matrix, check_pixel_shape, check_values
 from pipeline.imaging.steps import padding_mask, without_padding
 
 STAGE = "check_quality"
@@ -100,7 +100,11 @@ def _check_image(path: Path, limits: Limits) -> list[Shortcoming]:
         pixels = read_pixels(path)
     except PixelReadError as error:
         return [Shortcoming(error.code, "excluded")]
-    return check_matrix(pixels.values.shape, limits) or check_values([_picture(pixels)], limits)
+    return (
+        check_matrix(pixels.values.shape, limits)
+        or check_pixel_shape(pixels.pixel_spacing_mm or pixels.pixel_aspect_ratio)
+        or check_values([_picture(pixels)], limits)
+    )
 
 
 def _check_volume(paths: Sequence[Path], limits: Limits, min_slices: int) -> list[Shortcoming]:

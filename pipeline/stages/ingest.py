@@ -36,7 +36,7 @@ def ingest(
     rejected
         Table of `RejectedFile` (restricted): which file is behind a finding.
     rejections
-        Table of `Finding`, one for each file left out.
+        Table of `Finding`, one for each file left out, and for each patient kept in spite of a shared ID.
     flow
         Table with one `FlowStep`.
     threads
@@ -57,6 +57,7 @@ def ingest(
         settings.source,
         modalities=settings.modalities,
         largest_bytes=settings.max_instance_mb * MEGABYTE,
+        keep_shared_ids=settings.on_shared_patient_id == "note",
         threads=threads,
     )
     files = [(rejection, pseudonyms.file(rejection.path)) for rejection in found.rejections]
@@ -64,7 +65,9 @@ def ingest(
     write_table(
         rejected, RejectedFile, (RejectedFile(file_id=name, path=one.path, reason=one.code) for one, name in files)
     )
-    write_table(rejections, Finding, (_finding(one, name) for one, name in files))
+    kept = {one.patient_id for one in found.instances} & found.shared_ids
+    noted = sorted(pseudonyms.patient(patient_id) for patient_id in kept)
+    write_table(rejections, Finding, [*(_finding(one, name) for one, name in files), *map(_shared, noted)])
     series = len({instance.series_uid for instance in found.instances})
     step = FlowStep(
         stage="ingest",
@@ -82,6 +85,10 @@ def ingest(
     if not found.instances:
         what = f"no usable image among {step.entered} files ({reasons or 'the folder is empty'})"
         raise DicomError(what, where=str(settings.source), remedy="check `ingest.source` and `ingest.modalities`")
+
+
+def _shared(patient: str) -> Finding:
+    return Finding(stage="ingest", unit="patient", unit_id=patient, code="SHARED_PATIENT_ID", severity="noted")
 
 
 def _finding(rejection: Rejection, name: str) -> Finding:

@@ -134,7 +134,9 @@ def test_states_of_other_settings_are_not_used(tmp_path, capsys):
     train_strategy("full", study(), RANDOM, tmp_path)
     capsys.readouterr()
     train_strategy("full", study(recipe=recipe(epochs=3, learning_rate=2e-4)), RANDOM, tmp_path)
-    assert "resumed" not in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "resumed" not in shown
+    assert "made from other data, settings, code or versions" in shown
 
 
 @pytest.mark.parametrize("fact", ["_device_name", "versions"])

@@ -67,6 +67,22 @@ def test_a_bad_image_removes_its_series(study, picture, code, value):
     assert study.findings("quality")[0].value == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("elements", "ratio"),
+    [
+        ({"PixelAspectRatio": [100, 1]}, 100),
+        ({"PixelSpacing": [0.2, 1.0]}, 5),
+        ({"PixelSpacing": [0.2, 0.8]}, None),
+        ({"PixelAspectRatio": [1, 2]}, None),
+    ],
+)
+def test_pixels_far_from_square_are_a_mistake_of_the_header(study, elements, ratio):
+    odd = study.add_images(radiograph(1), **elements)
+    expected = [("series", odd.series_uid, "UNEVEN_PIXELS", "excluded")] if ratio else []
+    assert _check(study) == expected
+    assert [one.value for one in study.findings("quality")] == pytest.approx([ratio] if ratio else [])
+
+
 def test_a_saturated_image_is_noted_and_stays(study):
     picture = radiograph(1)
     picture[:50] = 4095

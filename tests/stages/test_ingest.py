@@ -113,6 +113,27 @@ def test_results_inside_of_the_source_are_refused(archive):
     assert sorted(archive.rglob("*")) == before
 
 
+@pytest.mark.parametrize("decision", ["exclude", "note"])
+def test_an_id_of_two_people_is_left_out_or_noted_by_pseudonym(tmp_path, decision):
+    root, result = tmp_path / "raw", tmp_path / "results"
+    add(root, "a.dcm", 1, PatientID="shared", PatientSex="F", StudyInstanceUID="1.7", SeriesInstanceUID="1.8")
+    add(root, "b.dcm", 2, PatientID="shared", PatientSex="M", StudyInstanceUID="1.5", SeriesInstanceUID="1.6")
+    add(root, "c.dcm", 3)
+    run(root, result, on_shared_patient_id=decision)
+    findings = read_table(result / "rejections.tsv", Finding)
+    (step,) = read_table(result / "flow" / "ingest.tsv", FlowStep)
+    assert {one.code for one in findings} == {"SHARED_PATIENT_ID"}
+    if decision == "exclude":
+        assert [(one.unit, one.severity) for one in findings] == [("file", "excluded")] * 2
+        assert (step.entered, step.excluded, step.left) == (3, 2, 1)
+    else:
+        names = Pseudonyms(read_or_create_key(result / "restricted" / "key"))
+        assert [(one.unit, one.severity, one.unit_id) for one in findings] == [
+            ("patient", "noted", names.patient("shared"))
+        ]
+        assert (step.entered, step.excluded, step.left) == (3, 0, 3)
+
+
 def test_the_size_limit_of_the_configuration_holds(tmp_path):
     root = tmp_path / "raw"
     dataset = with_pixels(radiograph())
