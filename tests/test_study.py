@@ -144,7 +144,7 @@ def test_the_search_finds_what_it_looks_for(study, manifest, tmp_path):
     coded = tmp_path / base64.b64encode(f"x/{manifest.stem}NAME/y".encode()).decode().replace("/", "_")
     coded.write_bytes(b"")
     page = tmp_path / "page.html"
-    page.write_text(" " * 50_000 + base64.b64encode(f"deep below {manifest.stem}".encode()).decode())
+    page.write_text(" " * 50_000 + base64.b64encode(f"deep below {manifest.stem} in a page".encode()).decode())
     assert leaks([hidden, coded, page], {manifest.stem}) == [str(hidden), str(coded), str(page)]
 
 
