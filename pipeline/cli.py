@@ -10,13 +10,14 @@ import faulthandler
 import importlib
 import inspect
 import os
+import re
 import signal
 import sys
 import traceback
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,7 +38,13 @@ STAGES = (
     "report",
 )
 SEES_IDENTIFIERS = frozenset({"ingest", "deidentify", "label"})  # those of the built-in study are invented
-DOCTOR = "doctor"  # the one verb that is no stage
+# Verbs beside the road: module and function. Their arguments without a flag stand before the star of the signature.
+OTHER_VERBS = {
+    "doctor": ("pipeline.doctor", "examine"),
+    "triage": ("pipeline.inventory", "take_inventory"),
+    "wrap": ("pipeline.wrap", "wrap_files"),
+    "export": ("pipeline.export", "export_volumes"),
+}
 EXIT_USER_ERROR = 2
 EXIT_BUG = 1
 
@@ -47,24 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Transfer learning from DICOM to report.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name in STAGES:
+    for name in (*STAGES, *OTHER_VERBS):
         summary = _summary(name)
         verb = verbs.add_parser(name, help=summary, description=summary)
         if words and words[0] == name:  # only the verb asked for is imported
-            _add_options(verb, stage(name), name)
-    _add_doctor(verbs)
+            _add_options(verb, _function(name), name)
     known = vars(parser.parse_args(words))
     name = known.pop("verb")
-    if name == DOCTOR:
-        from pipeline.doctor import examine
-
-        return examine(known["configfile"])
-    log: Path | None = known.pop("log")
+    log: Path | None = known.pop("log", None)
     try:
         open_log(log)
         faulthandler.enable()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        stage(name)(**_values(stage(name), name, known))
+        return _function(name)(**_values(_function(name), name, known)) or 0
     except PipelineError as error:
         say(f"error in {name}: {error}")
         return EXIT_USER_ERROR
@@ -74,7 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  the one place where bugs are reported
         _report_bug(name, error, known)
         return EXIT_BUG
-    return 0
 
 
 def stage(name: str) -> Callable[..., None]:
@@ -83,33 +84,59 @@ def stage(name: str) -> Callable[..., None]:
     return function
 
 
-def _add_doctor(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    summary = "Examine the machine and a study: what is missing, and how to mend it."
-    verb = verbs.add_parser(DOCTOR, help=summary, description=summary)
-    note = "configuration of the study (default: the built-in one)"
-    verb.add_argument("--configfile", type=Path, default=Path("config/config.yaml"), metavar="FILE", help=note)
+def _function(name: str) -> Callable[..., int | None]:
+    if name in OTHER_VERBS:
+        module, word = OTHER_VERBS[name]
+        other: Callable[..., int | None] = getattr(importlib.import_module(module), word)
+        return other
+    return stage(name)
 
 
 def _summary(name: str) -> str:
-    """First line of a stage module's docstring, read without importing the stage."""
-    path = Path(__file__).with_name("stages") / f"{name}.py"
+    """First line of a module's docstring, read without importing the module."""
+    module = OTHER_VERBS[name][0] if name in OTHER_VERBS else f"pipeline.stages.{name}"
+    path = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
     line = path.read_text(encoding="utf-8").lstrip('"').splitlines()[0]
     return line.removesuffix('"""').strip()
 
 
-def _add_options(parser: argparse.ArgumentParser, function: Callable[..., None], name: str) -> None:
+def _notes(function: Callable[..., Any]) -> dict[str, str]:
+    """Take the help of each option from the section Parameters of the docstring."""
+    text = inspect.getdoc(function) or ""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?:\n\n[A-Z]|\Z)", text, re.DOTALL | re.MULTILINE)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in section[1].splitlines() if section else ():
+        if line.startswith(" "):
+            found |= {name: f"{found.get(name, '')} {line.strip()}".strip() for name in names}
+        elif line:
+            names = [name.strip() for name in line.split(",")]
+    return {name: note.replace("%", "%%") for name, note in found.items()}
+
+
+def _add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], name: str) -> None:
     hints = get_type_hints(function)
+    notes = _notes(function)
     for option in inspect.signature(function).parameters.values():
         kind = _plain_type(hints[option.name])
+        note = notes.get(option.name)
         flag = f"--{option.name.replace('_', '-')}"
         required = option.default is inspect.Parameter.empty
         if inspect.isclass(kind) and issubclass(kind, BaseModel):
             note = f"the section `{name}` as JSON, or a configuration file"
             parser.add_argument(flag, required=required, default=option.default, metavar="JSON|FILE", help=note)
         elif get_origin(kind) is tuple:
-            parser.add_argument(flag, type=get_args(kind)[0], nargs="+", required=required, default=option.default)
+            kind, many = get_args(kind)[0], {"nargs": "+"}
+            parser.add_argument(flag, type=kind, **many, required=required, default=option.default, help=note)
+        elif get_origin(kind) is Literal:
+            choices = get_args(kind)
+            parser.add_argument(flag, choices=choices, required=required, default=option.default, help=note)
+        elif option.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            parser.add_argument(option.name, type=kind, metavar=option.name.upper(), help=note)
         else:
-            parser.add_argument(flag, type=kind, required=required, default=option.default, metavar=kind.__name__)
+            parser.add_argument(
+                flag, type=kind, required=required, default=option.default, metavar=kind.__name__, help=note
+            )
     parser.add_argument("--log", type=Path, default=None, metavar="Path", help="copy of everything printed")
 
 
@@ -120,7 +147,7 @@ def _plain_type(hint: Any) -> Any:
     return hint
 
 
-def _values(function: Callable[..., None], name: str, given: dict[str, Any]) -> dict[str, Any]:
+def _values(function: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Turn option texts into the arguments of a stage."""
     hints = {key: _plain_type(hint) for key, hint in get_type_hints(function).items()}
     values: dict[str, Any] = {}

@@ -3,16 +3,16 @@
 This module stays light (no torch, monai, scikit-learn, matplotlib): the Snakefile imports it for every job.
 """
 
-import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.marked_yaml import KeyPath, read_yaml
+from pipeline.core.mistakes import describe_error
 
 DEFAULT_FILE = Path("config/config.yaml")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -42,6 +42,31 @@ class PhantomSettings(Section):
     """Seed of the cohort: the same seed gives the same files, byte for byte."""
 
 
+class SelectSettings(Section):
+    """Which series are wanted, by their headers; a rule that is left out lets everything pass."""
+
+    descriptions: tuple[str, ...] = ()
+    """Patterns of the Series Description, with `*` and `?`; capitals do not count. A series must fit one of them."""
+    not_descriptions: tuple[str, ...] = ()
+    """Patterns that a series must not fit."""
+    orientations: tuple[Literal["axial", "coronal", "sagittal", "oblique"], ...] = ()
+    """Orientations of slices; oblique is more than 25 degrees away from each of the others."""
+    slice_thickness_mm: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Smallest and largest slice thickness in mm."""
+    slices: tuple[PositiveInt, PositiveInt] | None = None
+    """Fewest and most slices of a volume."""
+    contrast_agent: bool | None = None
+    """Whether a contrast agent was given, as the header says."""
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> "SelectSettings":
+        for pair in (self.slice_thickness_mm, self.slices):
+            if pair is not None and pair[0] > pair[1]:
+                message = "a range goes from the smaller to the larger value"
+                raise ValueError(message)
+        return self
+
+
 class IngestSettings(Section):
     """Which files are looked at, and what is taken."""
 
@@ -51,6 +76,8 @@ class IngestSettings(Section):
     """DICOM modalities to take; others are counted and left out."""
     on_shared_patient_id: Literal["exclude", "note"] = "exclude"
     """A Patient ID with several issuers, birth dates or sexes: leave all under it out, or keep it and say so."""
+    select: SelectSettings = SelectSettings()
+    """Which series are taken."""
     max_instance_mb: int = Field(default=512, ge=1)
     """Largest size in MB of one instance's pixels after decoding; beyond it the file is rejected."""
 
@@ -330,7 +357,7 @@ def check(values: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str) ->
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        found = [_describe(item, lines, name) for item in error.errors()]
+        found = [describe_error(item, lines, name, Config) for item in error.errors()]
     what = f"{len(found)} error{'s' if len(found) > 1 else ''} in the configuration\n  " + "\n  ".join(found)
     raise ConfigError(what, where=name, remedy="mend the lines named; docs/configuration.md lists every key")
 
@@ -341,43 +368,3 @@ def schema() -> dict[str, Any]:
     weights = found["$defs"]["WeightsSettings"]
     found["$defs"]["WeightsSettings"] = {"anyOf": [{"enum": ["imagenet", "random"]}, weights]}  # the bare word
     return found
-
-
-def _describe(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str) -> str:
-    # pydantic puts the tag of a union between the keys ("intensity", "window", "width"): it is not in the file.
-    path = tuple(item["loc"])
-    known = [path[:length] for length in range(len(path), 0, -1)]
-    key = tuple(part for index, part in enumerate(path) if not _is_tag(path, index))
-    line = next((lines[k] for candidate in [key, *known] for k in [candidate, candidate[:-1]] if k in lines), None)
-    place = f"{name}:{line}" if line else name
-    dotted = ".".join(map(str, key))
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(key[-1]), _keys_at(key[:-1]), n=1, cutoff=0.5)
-        hint = f"; did you mean `{nearest[0]}`?" if nearest else f"; known: {', '.join(_keys_at(key[:-1]))}"
-        return f"{place}: unknown key `{dotted}`{hint}"
-    if item["type"] == "missing":
-        return f"{place}: `{dotted}` is missing"
-    return f"{place}: `{dotted}`: {message[0].lower()}{message[1:]}"
-
-
-_TAGS = {"percentile", "window", "sensitivity", "specificity", "youden"}
-
-
-def _is_tag(path: Sequence[str | int], index: int) -> bool:
-    return index > 0 and path[index] in _TAGS and path[index - 1] in {"intensity", "operating_point"}
-
-
-def _keys_at(path: Sequence[str | int]) -> list[str]:
-    """List the keys known at a place, over all members of a union."""
-    models: list[type[BaseModel]] = [Config]
-    for part in path:
-        fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
-        models = [found for field in fields for found in _models_in(field.annotation)]
-    return sorted({key for model in models for key in model.model_fields})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]

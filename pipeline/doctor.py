@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
-from pipeline.config import Config, load
+from pipeline.config import DEFAULT_FILE, Config, load
 from pipeline.core.errors import ConfigError
 from pipeline.core.provenance import PACKAGE_FOLDER, available_cores
 from pipeline.prerequisites import OUTPUT_FOLDERS, source_problems, table_problems, weights_problems
@@ -39,9 +39,15 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-def examine(configuration: Path) -> int:
-    """Print every check and return 0, or 2 if something would stop the study."""
-    checks = [*machine_checks(), *study_checks(configuration)]
+def examine(*, configfile: Path = DEFAULT_FILE) -> int:
+    """Print every check and return 0, or 2 if something would stop the study.
+
+    Parameters
+    ----------
+    configfile
+        Configuration of the study (default: the built-in one).
+    """
+    checks = [*machine_checks(), *study_checks(configfile)]
     for check in checks:
         sys.stdout.write(f"{check.state:4}  {check.what:14} {check.found}\n")
         if check.remedy:

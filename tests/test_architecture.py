@@ -22,6 +22,9 @@ FLOORS = {
     "prerequisites": 3,
     "stages": 3,
     "doctor": 4,
+    "inventory": 4,
+    "wrap": 4,
+    "export": 4,
     "cli": 5,
     "__main__": 6,
 }

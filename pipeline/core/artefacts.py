@@ -253,5 +253,7 @@ def _arrow_schema(kind: type[Record]) -> "pa.Schema":
     fields = []
     for name, field in kind.model_fields.items():
         found = next((arrow for base, arrow in simple if _holds(field.annotation, base)), pa.string())
+        if get_args(field.annotation)[:1] == (str,):  # a tuple of words
+            found = pa.list_(pa.string())
         fields.append(pa.field(name, found))
     return pa.schema(fields)

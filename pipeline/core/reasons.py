@@ -46,6 +46,25 @@ REASONS: dict[str, Reason] = {
         "A study stands under several patients, or a series under several studies or modalities; none of it is used.",
         "Correct the patient and study of these files.",
     ),
+    "LOCALIZER": Reason("A survey image for planning, no slice of the volume.", "Nothing."),
+    "MOSAIC_IMAGE": Reason(
+        "Many slices laid out in one image (Siemens mosaic); where they belong stands in private elements only.",
+        "Export the series as enhanced multi-frame, or as single slices.",
+    ),
+    "SECONDARY_IMAGE": Reason(
+        "A slice computed from others (reformatted, projected, subtracted), by its Image Type.",
+        "Nothing, if the original slices are there.",
+    ),
+    "SECONDARY_CAPTURE": Reason(
+        "A screen image (dose sheet, summary, three-dimensional view) filed under a modality.", "Nothing."
+    ),
+    "UNWANTED_SERIES": Reason(
+        "The series is outside the selection of the configuration (`ingest.select`).", "Nothing, if meant so."
+    ),
+    "SERIES_INCOMPLETE": Reason(
+        "Another slice of this series is damaged; without it the volume would be incomplete.",
+        "Export the whole series again.",
+    ),
     "SHARED_PATIENT_ID": Reason(
         "One Patient ID stands with several issuers, birth dates or sexes.",
         "Find out whether these are several people; if it is one, set `ingest.on_shared_patient_id: note`.",
@@ -64,7 +83,10 @@ REASONS: dict[str, Reason] = {
     "DUPLICATE_POSITION": Reason("Two slices lie at one position.", "Separate the acquisitions."),
     "MIXED_SERIES": Reason("Slices of one series differ in size, orientation or spacing.", "Separate the series."),
     "TOO_FEW_SLICES": Reason("The series has fewer slices than the configuration asks for.", "Nothing, if meant so."),
-    "TILTED_GANTRY": Reason("The slices are sheared against their normal (gantry tilt).", "Nothing yet: left out."),
+    "TILTED_GANTRY": Reason(
+        "The slices are sheared against their normal (gantry tilt); the volume's affine says so.",
+        "Nothing, unless a later step of yours cannot read sheared affines.",
+    ),
     "LOW_CONTRAST": Reason("The pixel values hardly vary.", "Look at the image."),
     "SATURATED": Reason("Many pixels stand at the lowest or highest value.", "Look at the image."),
     "SMALL_MATRIX": Reason("The image has fewer pixels than the configuration asks for.", "Look at the image."),
@@ -76,6 +98,14 @@ REASONS: dict[str, Reason] = {
     "CHECK_FAILED": Reason("A quality check could not be completed; the series is left out.", "Look at the image."),
     # preprocess: series, images
     "PREPROCESSING_FAILED": Reason("The image could not be brought to its standard form.", "Look at the image."),
+    "GEOMETRY_PROVED": Reason(
+        "The file written holds every slice where its header puts it: corners and sampled pixels were compared.",
+        "Nothing.",
+    ),
+    "GEOMETRY_NOT_PROVED": Reason(
+        "The volume does not hold its slices where their headers put them; it is left out.",
+        "Please report it: this should not happen.",
+    ),
     # label: images, labels, patients
     "NO_LABEL": Reason("The table has no label for the image.", "Add a row, if the image belongs to the study."),
     "CONTRADICTORY_LABELS": Reason("The table gives several labels for one key.", "Correct the table."),

@@ -32,7 +32,8 @@ class Instance(Identified):
 
     path: str  # below the source folder, with forward slashes
     size_bytes: int
-    file_sha256: str
+    modified_ns: int  # time of the last change, since 1970
+    head_sha256: str  # of the length and the first 16 KiB
     patient_id: str
     patient_id_issuer: str = ""
     patient_birth_date: str = ""  # YYYYMMDD; empty if there is none or it is no date
@@ -56,6 +57,19 @@ class Instance(Identified):
     image_position_mm: Triple | None = None
     image_orientation: Cosines | None = None
     pixel_spacing_mm: Pair | None = None  # between rows, between columns
+    frame_of_reference_uid: str = ""
+    image_type: tuple[str, ...] = ()
+    series_description: str = ""
+    acquisition_number: int | None = None
+    temporal_position: int | None = None
+    echo_time_ms: float | None = None
+    trigger_time_ms: float | None = None
+    b_value_s_mm2: float | None = None
+    acquisition_time: str = ""  # HHMMSS.FFFFFF as found
+    slice_thickness_mm: float | None = None
+    has_contrast_agent: bool = False
+    part: int = 0  # which volume of a series that holds several, from 1; 0 if it holds one
+    part_axis: str = ""  # what tells the parts apart
     study_date: str = ""  # YYYYMMDD as found
     patient_age_years: float | None = None
     patient_sex: str = ""
@@ -124,11 +138,13 @@ class FlowStep(Record):
 
 
 class Series(Record):
-    """One de-identified series; every identifier is a pseudonym, dates are shifted."""
+    """One de-identified series, or one volume of a series that holds several; identifiers are pseudonyms."""
 
     patient: str
     study_uid: str
     series_uid: str
+    part: int = 0  # which volume of the series, from 1; 0 if the series holds one, or images
+    part_axis: str = ""  # what tells the parts apart
     modality: str
     kind: Literal["image", "volume"]
     instances: int = Field(ge=1)
@@ -142,6 +158,11 @@ class Series(Record):
     study_date: str = ""  # YYYY-MM-DD, shifted by the patient's own number of days
     patient_age_years: float | None = Field(default=None, ge=0, le=90)  # 90 stands for "above 89"
     patient_sex: str = ""
+
+    @property
+    def name(self) -> str:
+        """Names the series, or its part, in findings, folders and files."""
+        return f"{self.series_uid}-{self.part}" if self.part else self.series_uid
 
 
 class Image(Record):

@@ -16,11 +16,14 @@ from pydicom.multival import MultiValue
 from pipeline.core.records import Cosines, Pair, Triple
 
 _WORD = 2  # bytes
+_SEVERAL = (list, tuple, MultiValue)
+_NO_NUMBERS = (bytes, bool)
 
 
 def text(dataset: Dataset, keyword: str | int) -> str:
     """Give a text value without padding; several values are joined by a backslash."""
-    return "\\".join(texts(dataset, keyword)).strip(" \0\\")
+    values = texts(dataset, keyword)
+    return "\\".join(values).strip(" \0\\") if values else ""
 
 
 def texts(dataset: Dataset, keyword: str | int) -> tuple[str, ...]:
@@ -28,16 +31,27 @@ def texts(dataset: Dataset, keyword: str | int) -> tuple[str, ...]:
     return tuple(str(value).strip(" \0") for value in _values(dataset, keyword) if not isinstance(value, bytes))
 
 
+def is_unreadable(dataset: Dataset, keyword: str | int) -> bool:
+    """Tell whether an element is there, but its value cannot be had: what is unreadable is not absent."""
+    if keyword not in dataset:
+        return False
+    try:
+        value = dataset[keyword].value
+    except Exception:  # noqa: BLE001  as in `_values`
+        return True
+    return isinstance(value, bytes) and bool(value.strip(b" \0"))
+
+
 def integer(dataset: Dataset, keyword: str | int) -> int | None:
     """Give a single whole number."""
-    found = numbers(dataset, keyword, 1)
-    return int(found[0]) if found and found[0].is_integer() else None
+    found = number(dataset, keyword)
+    return int(found) if found is not None and found.is_integer() else None
 
 
 def number(dataset: Dataset, keyword: str | int) -> float | None:
     """Give a single finite number."""
-    found = numbers(dataset, keyword, 1)
-    return found[0] if found else None
+    found = _values(dataset, keyword)
+    return _finite(found[0]) if len(found) == 1 else None
 
 
 def numbers(dataset: Dataset, keyword: str | int, count: int) -> tuple[float, ...] | None:
@@ -92,7 +106,9 @@ def _values(dataset: Dataset, keyword: str | int) -> tuple[Any, ...]:
         return ()
     if value is None or value == "":
         return ()
-    if isinstance(value, MultiValue | list | tuple):
+    if type(value) is str:  # the most frequent by far
+        return (value,)
+    if isinstance(value, _SEVERAL):
         return tuple(_guarded(value))
     return (value,)
 
@@ -105,7 +121,7 @@ def _guarded(values: Iterable[Any]) -> list[Any]:
 
 
 def _finite(value: Any) -> float | None:
-    if isinstance(value, bytes | bool):
+    if isinstance(value, _NO_NUMBERS):
         return None
     try:
         plain = float(value)

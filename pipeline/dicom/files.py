@@ -12,15 +12,18 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, cast
 
 import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from pipeline.dicom.walker import SequenceTooDeepError, walk
 
 PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009})
@@ -31,9 +34,21 @@ _META_GROUP = 0x0002
 _MOST_ELEMENTS = 100_000
 _LARGEST_VALUE_BYTES = 1 << 20  # longer values are skipped; no header element read here comes near
 _INFLATION_STEP_BYTES = 1 << 20
+_DIGEST_BYTES = 1 << 14
+_HEAD_BYTES = 1 << 16  # the headers of images are shorter, nearly all
 MEGABYTE = 1_000_000
 LARGEST_PIXEL_BYTES = 512 * MEGABYTE
 INFLATION_ROOM_BYTES = 16 * MEGABYTE  # what a deflated data set may hold beside its pixels
+
+
+_is_quiet = ContextVar("_is_quiet", default=False)
+
+
+class Slot(NamedTuple):
+    """The place in a series that a refused slice leaves empty."""
+
+    series_uid: str
+    sop_uid: str
 
 
 class FileFault(Exception):  # noqa: N818  a fault of the file; its code is the whole message
@@ -43,11 +58,30 @@ class FileFault(Exception):  # noqa: N818  a fault of the file; its code is the 
     ----------
     code
         A key of `pipeline.core.reasons.REASONS`.
+    slot
+        Where the file would have belonged, if it is a slice and says so.
     """
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, slot: Slot | None = None) -> None:
         self.code = code
+        self.slot = slot
         super().__init__(code)
+
+
+class Refusal(str):
+    """A reason code that knows which slice it is about."""
+
+    slot: Slot
+
+    def __new__(cls, code: str, slot: Slot) -> "Refusal":
+        """Make a code with its slot."""
+        made = super().__new__(cls, code)
+        made.slot = slot
+        return made
+
+    def __getnewargs__(self) -> tuple[str, Slot]:  # type: ignore[override]
+        """Give what a copy is made of, for the way between processes."""
+        return str(self), self.slot
 
 
 @dataclass(frozen=True)
@@ -70,6 +104,12 @@ class Source:
         The file itself.
     size_bytes
         Length of the file.
+    modified_ns
+        Time of its last change, in nanoseconds since 1970.
+    header
+        The elements asked for, if the fast way could read them: then the body stands at the pixel data.
+    head
+        The first bytes of the file, if they have been read; else empty.
     """
 
     meta: Dataset
@@ -80,6 +120,9 @@ class Source:
     is_little_endian: bool
     stream: io.BufferedReader
     size_bytes: int
+    modified_ns: int
+    header: Dataset | None = None
+    head: bytes = b""
 
 
 @contextmanager
@@ -88,6 +131,10 @@ def quiet() -> Iterator[None]:
     settings = pydicom.config.settings
     before = (settings.reading_validation_mode, settings.writing_validation_mode)
     logger = logging.getLogger("pydicom")
+    if _is_quiet.get():
+        yield
+        return
+    token = _is_quiet.set(True)
     was_disabled = logger.disabled
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -97,12 +144,13 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            _is_quiet.reset(token)
             logger.disabled = was_disabled
             settings.reading_validation_mode, settings.writing_validation_mode = before
 
 
 @contextmanager
-def opened(path: Path, largest_inflated_bytes: int) -> Iterator[Source]:
+def opened(path: Path, largest_inflated_bytes: int, tags: tuple[int, ...] = ()) -> Iterator[Source]:
     """Open a DICOM file without following a link and without waiting for a pipe.
 
     Parameters
@@ -111,6 +159,8 @@ def opened(path: Path, largest_inflated_bytes: int) -> Iterator[Source]:
         The file.
     largest_inflated_bytes
         A deflated data set that inflates to more is refused; no more is ever held in memory.
+    tags
+        Elements to read at once, the fast way, if the header is an ordinary one (see `pipeline.dicom.walker`).
 
     Raises
     ------
@@ -123,29 +173,67 @@ def opened(path: Path, largest_inflated_bytes: int) -> Iterator[Source]:
     DICOM PS3.10, section 7.1 (preamble and file meta information); PS3.5, section A.5 (deflated).
     """
     with _open_regular(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        size = _facts(stream).st_size
         if size == 0:
             raise FileFault("EMPTY_FILE")
-        if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
-            raise FileFault("NOT_DICOM")
-        meta = _read_elements(stream, False, True, stop=lambda tag: tag.group != _META_GROUP)
-        syntax = str(meta.get("TransferSyntaxUID", "") or "")
-        if not syntax:
-            raise FileFault("UNREADABLE_HEADER")
-        body: BinaryIO = stream
-        end = size
-        if syntax == DeflatedExplicitVRLittleEndian:
-            body, end = _inflated(stream, largest_inflated_bytes)
-        yield Source(
-            meta=meta,
-            transfer_syntax_uid=syntax,
-            body=body,
-            end=end,
-            is_implicit=syntax == ImplicitVRLittleEndian,
-            is_little_endian=syntax != ExplicitVRBigEndian,
-            stream=stream,
-            size_bytes=size,
-        )
+        yield (tags and _walked(stream, size, tags)) or _parsed(stream, size, largest_inflated_bytes)
+
+
+def _walked(stream: io.BufferedReader, size: int, tags: tuple[int, ...]) -> Source | None:
+    """Go the fast way; None, with the stream at its start, if the header is not an ordinary one."""
+    head = stream.read(_HEAD_BYTES)
+    try:
+        header = walk(head, tags)
+    except SequenceTooDeepError:
+        raise FileFault("UNREADABLE_HEADER") from None
+    if header is None:
+        stream.seek(0)
+        return None
+    stream.seek(header.end)
+    answers = cast("Dataset", header)  # to the questions that `pipeline.dicom.elements` asks
+    syntax = header.transfer_syntax_uid
+    return Source(
+        meta=answers,
+        transfer_syntax_uid=syntax,
+        body=stream,
+        end=size,
+        is_implicit=syntax == ImplicitVRLittleEndian,
+        is_little_endian=True,
+        stream=stream,
+        size_bytes=size,
+        modified_ns=_facts(stream).st_mtime_ns,
+        header=answers,
+        head=head,
+    )
+
+
+def _facts(stream: io.BufferedReader) -> os.stat_result:
+    return os.fstat(stream.fileno())
+
+
+def _parsed(stream: io.BufferedReader, size: int, largest_inflated_bytes: int) -> Source:
+    """Read the file meta information with pydicom."""
+    if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
+        raise FileFault("NOT_DICOM")
+    meta = _read_elements(stream, False, True, stop=lambda tag: tag.group != _META_GROUP)
+    syntax = str(meta.get("TransferSyntaxUID", "") or "")
+    if not syntax:
+        raise FileFault("UNREADABLE_HEADER")
+    body: BinaryIO = stream
+    end = size
+    if syntax == DeflatedExplicitVRLittleEndian:
+        body, end = _inflated(stream, largest_inflated_bytes)
+    return Source(
+        meta=meta,
+        transfer_syntax_uid=syntax,
+        body=body,
+        end=end,
+        is_implicit=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+        stream=stream,
+        size_bytes=size,
+        modified_ns=_facts(stream).st_mtime_ns,
+    )
 
 
 def read_elements(source: Source, tags: Sequence[int]) -> Dataset:
@@ -167,13 +255,34 @@ def read_elements(source: Source, tags: Sequence[int]) -> Dataset:
     )
 
 
-def sha256(source: Source) -> str:
-    """Digest the whole file and leave every position as it was."""
-    position = source.stream.tell()
-    source.stream.seek(0)
-    digest = hashlib.file_digest(source.stream, "sha256").hexdigest()
-    source.stream.seek(position)
-    return digest
+def head_sha256(source: Source) -> str:
+    """Digest what tells one file from another: its length and its first 16 KiB; every position stays as it was.
+
+    The head of an image file holds its own UID, so no two instances share one. Whether two files with one UID
+    are the same to the last byte is asked of `whole_sha256`, which costs as much as reading all of it.
+    """
+    head = source.head
+    if not head:
+        position = source.stream.tell()
+        source.stream.seek(0)
+        head = source.stream.read(_DIGEST_BYTES)
+        source.stream.seek(position)
+    return hashlib.sha256(source.size_bytes.to_bytes(8, "big") + head[:_DIGEST_BYTES]).hexdigest()
+
+
+def whole_sha256(path: Path) -> str:
+    """Digest all bytes of a file.
+
+    Raises
+    ------
+    FileFault
+        ``NOT_A_REGULAR_FILE`` or ``UNREADABLE_FILE``.
+    """
+    try:
+        with _open_regular(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        raise FileFault("UNREADABLE_FILE") from None
 
 
 @contextmanager

@@ -12,11 +12,13 @@ FEWEST_SLICES = 2  # one slice has no spacing
 _UNIT_TOLERANCE = 1e-3
 _SAME_COSINES = 1e-4
 _SAME_SPACING = 1e-4  # relative
-_DUPLICATE_MM = 1e-2
+DUPLICATE_MM = 1e-2
 # Each slice must lie within this part of a voxel of where the affine puts it.
 _EVEN_VOXELS = 0.05
 # In-plane drift over the whole stack, in pixels, beyond which the stack is called tilted.
 _TILT_PIXELS = 0.5
+# Gantries tilt by 30 degrees at most; a stack sheared by more is put together wrongly.
+_LARGEST_TILT_DEGREES = 45.0
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,15 @@ class StackGeometry:
         Shape (4, 4): from voxel indices to millimetres, axes right, anterior, superior (RAS, as in NIfTI).
     spacing_mm
         Distance between columns, rows and slices.
+    tilt_degrees
+        Angle between the stack and the normal of its slices (a tilted gantry); 0 if it moves the last slice by
+        less than half a pixel. The affine is sheared by it, and right.
     """
 
     order: NDArray[np.intp]
     affine_mm: FloatArray
     spacing_mm: tuple[float, float, float]
+    tilt_degrees: float = 0.0
 
 
 def stack_geometry(
@@ -60,7 +66,7 @@ def stack_geometry(
     -------
     StackGeometry | str
         The geometry, or a key of `pipeline.core.reasons.REASONS`: ``TOO_FEW_SLICES`` (fewer than two),
-        ``BAD_GEOMETRY``, ``MIXED_SERIES``, ``DUPLICATE_POSITION``, ``INSTANCES_MISSING``, ``TILTED_GANTRY``.
+        ``BAD_GEOMETRY``, ``MIXED_SERIES``, ``DUPLICATE_POSITION``, ``INSTANCES_MISSING``.
 
     References
     ----------
@@ -93,6 +99,7 @@ def stack_geometry(
         order=order,
         affine_mm=affine,
         spacing_mm=(float(spacings[0, 1]), float(spacings[0, 0]), float(np.linalg.norm(step))),
+        tilt_degrees=_tilt(step, normal, len(order), spacings[0]),
     )
 
 
@@ -103,6 +110,13 @@ def is_orientation(cosines: ArrayLike) -> bool:
         return False
     gram = vectors.reshape(2, 3) @ vectors.reshape(2, 3).T
     return bool(np.abs(gram - np.eye(2)).max() <= _UNIT_TOLERANCE)
+
+
+def _tilt(step: FloatArray, normal: FloatArray, count: int, pixel: FloatArray) -> float:
+    drift = np.linalg.norm(step - (step @ normal) * normal)
+    if drift * (count - 1) <= _TILT_PIXELS * pixel.min():
+        return 0.0
+    return float(np.degrees(np.arctan2(drift, step @ normal)))
 
 
 def _uniform(cosines: FloatArray, spacings: FloatArray) -> str:
@@ -119,7 +133,7 @@ def _uniform(cosines: FloatArray, spacings: FloatArray) -> str:
 def _even(positions: FloatArray, heights: FloatArray, step: FloatArray, normal: FloatArray, pixel: FloatArray) -> str:
     """Check ordered slices against the straight, even line from the first to the last."""
     gaps = np.diff(heights)
-    if gaps.min() < max(_DUPLICATE_MM, _EVEN_VOXELS * float(np.median(gaps))):
+    if gaps.min() < max(DUPLICATE_MM, _EVEN_VOXELS * float(np.median(gaps))):
         return "DUPLICATE_POSITION"
     away = positions - (positions[0] + np.arange(len(positions))[:, None] * step)
     along = away @ normal
@@ -128,5 +142,4 @@ def _even(positions: FloatArray, heights: FloatArray, step: FloatArray, normal: 
     across = np.linalg.norm(away - along[:, None] * normal, axis=1)
     if across.max() > _EVEN_VOXELS * float(pixel.min()):
         return "INSTANCES_MISSING"
-    drift = (step - (step @ normal) * normal) * (len(positions) - 1)
-    return "TILTED_GANTRY" if np.linalg.norm(drift) > _TILT_PIXELS * float(pixel.min()) else ""
+    return "BAD_GEOMETRY" if step @ normal < np.cos(np.radians(_LARGEST_TILT_DEGREES)) * np.linalg.norm(step) else ""

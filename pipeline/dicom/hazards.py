@@ -68,10 +68,12 @@ def hazard(dataset: Dataset) -> str:
     ----------
     DICOM PS3.15, section E.3.1 (Clean Pixel Data Option) and E.3.2 (Clean Recognizable Visual Features Option).
     """
-    if elements.text(dataset, "BurnedInAnnotation").upper() not in {"", "NO"}:
+    annotation = elements.text(dataset, "BurnedInAnnotation").upper()
+    if annotation not in {"", "NO"} or elements.is_unreadable(dataset, "BurnedInAnnotation"):
         return "BURNED_IN_ANNOTATION"
     is_captured = (
-        elements.text(dataset, "SOPClassUID") not in DETECTOR_CLASSES
+        any(elements.is_unreadable(dataset, keyword) for keyword in _KEYWORDS)
+        or elements.text(dataset, "SOPClassUID") not in DETECTOR_CLASSES
         or elements.text(dataset, "Modality") not in DETECTOR_MODALITIES
         or elements.text(dataset, "ConversionType") != ""
         or elements.text(dataset, "RecognizableVisualFeatures").upper() not in {"", "NO"}

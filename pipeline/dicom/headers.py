@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
@@ -14,11 +15,13 @@ from pipeline.dicom import elements
 from pipeline.dicom.files import (
     INFLATION_ROOM_BYTES,
     FileFault,
+    Refusal,
+    Slot,
     Source,
+    head_sha256,
     opened,
     quiet,
     read_elements,
-    sha256,
 )
 from pipeline.dicom.geometry import is_orientation
 from pipeline.dicom.pixel_format import (
@@ -37,9 +40,14 @@ _KEYWORDS = (
     "SpecificCharacterSet", "SOPClassUID", "Modality", *_IDENTITY_KEYWORDS, *PIXEL_FORMAT_KEYWORDS,
     "BurnedInAnnotation", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "ImagerPixelSpacing", "NominalScannedPixelSpacing", "StudyDate", "PatientAge", "PatientBirthDate", "PatientSex",
-    "IssuerOfPatientID", "InstitutionName", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "ViewPosition",
+    "IssuerOfPatientID", "FrameOfReferenceUID", "ImageType", "SeriesDescription", "AcquisitionNumber",
+    "TemporalPositionIdentifier", "EchoTime", "TriggerTime", "DiffusionBValue", "AcquisitionTime", "SliceThickness",
+    "ContrastBolusAgent", "InstitutionName", "Manufacturer", "ManufacturerModelName", "BodyPartExamined",
+    "ViewPosition",
 )  # fmt: skip
 _TAGS = tuple(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds (PS3.4, B.5)
+_is_orientation = lru_cache(maxsize=64)(is_orientation)  # the slices of a series share theirs
 _YEARS_OF = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _OLDEST_YEARS = 150
 _AGE_CHARACTERS = 4  # nnnD, nnnW, nnnM or nnnY (PS3.5, table 6.2-1)
@@ -63,13 +71,14 @@ def read_header(path: Path, relative_path: str, *, modalities: Collection[str], 
     Returns
     -------
     Instance | str
-        The record, or a key of `pipeline.core.reasons.REASONS`. Whatever a file holds, nothing is raised.
+        The record, or a key of `pipeline.core.reasons.REASONS` (a `Refusal` where the file would have been a slice
+        of a known series). Whatever a file holds, nothing is raised.
     """
     try:
-        with quiet(), opened(path, largest_bytes + INFLATION_ROOM_BYTES) as source:
+        with quiet(), opened(path, largest_bytes + INFLATION_ROOM_BYTES, _TAGS) as source:
             return _instance(source, relative_path, modalities, largest_bytes)
     except FileFault as fault:
-        return fault.code
+        return Refusal(fault.code, fault.slot) if fault.slot else fault.code
     except OSError:
         return "UNREADABLE_FILE"
     except Exception:  # noqa: BLE001  one damaged file must not stop a scan, whatever it does to the libraries
@@ -118,7 +127,19 @@ def parsed_date(value: str) -> date | None:
 
 
 def _instance(source: Source, relative_path: str, modalities: Collection[str], largest_bytes: int) -> Instance:
-    dataset = read_elements(source, _TAGS)
+    dataset = source.header or read_elements(source, _TAGS)
+    try:
+        return _checked(dataset, source, relative_path, modalities, largest_bytes)
+    except FileFault as fault:
+        if elements.text(dataset, "Modality") not in SLICE_MODALITIES:
+            raise
+        slot = Slot(elements.text(dataset, "SeriesInstanceUID"), elements.text(dataset, "SOPInstanceUID"))
+        raise FileFault(fault.code, slot) from None
+
+
+def _checked(
+    dataset: Dataset, source: Source, relative_path: str, modalities: Collection[str], largest_bytes: int
+) -> Instance:
     sop_class = elements.text(dataset, "SOPClassUID") or elements.text(source.meta, "MediaStorageSOPClassUID")
     modality = elements.text(dataset, "Modality")
     _check_kind(source, sop_class, modality, modalities)
@@ -137,14 +158,22 @@ def _instance(source: Source, relative_path: str, modalities: Collection[str], l
 
 def _check_kind(source: Source, sop_class: str, modality: str, modalities: Collection[str]) -> None:
     """Turn away what is no image, or of a modality nobody asked for, before its pixels are looked at."""
-    if UID(sop_class).type and not _is_image_class(sop_class):
+    if _is_known(sop_class) and not _is_image_class(sop_class):
         raise FileFault("NOT_AN_IMAGE")
     if source.body.tell() >= source.end:  # no pixel data; and the last value read may have been cut short
         raise FileFault("TRUNCATED_FILE")
     if modality and modality not in modalities:
         raise FileFault("UNWANTED_MODALITY")
+    if modality in SLICE_MODALITIES and sop_class.startswith(_SECONDARY_CAPTURE):
+        raise FileFault("SECONDARY_CAPTURE")
 
 
+@lru_cache(maxsize=256)
+def _is_known(sop_class: str) -> bool:
+    return bool(UID(sop_class).type)
+
+
+@lru_cache(maxsize=256)
 def _is_image_class(sop_class: str) -> bool:
     """Tell by its name in the standard whether a storage class holds images (PS3.4, annex B; PS3.6, annex A)."""
     return "Image Storage" in UID(sop_class).name
@@ -156,7 +185,7 @@ def _check_geometry(dataset: Dataset, modality: str) -> None:
         return
     orientation = elements.cosines(dataset, "ImageOrientationPatient")
     known = elements.triple(dataset, "ImagePositionPatient") and elements.positive_pair(dataset, "PixelSpacing")
-    if not known or orientation is None or not is_orientation(orientation):
+    if not known or orientation is None or not _is_orientation(orientation):
         raise FileFault("BAD_GEOMETRY")
 
 
@@ -170,7 +199,8 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
     return Instance(
         path=relative_path,
         size_bytes=source.size_bytes,
-        file_sha256=sha256(source),
+        modified_ns=source.modified_ns,
+        head_sha256=head_sha256(source),
         patient_id=elements.text(dataset, "PatientID"),
         patient_id_issuer=elements.text(dataset, "IssuerOfPatientID"),
         patient_birth_date=birth_date if parsed_date(birth_date) else "",
@@ -194,6 +224,17 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
         image_position_mm=elements.triple(dataset, "ImagePositionPatient"),
         image_orientation=elements.cosines(dataset, "ImageOrientationPatient"),
         pixel_spacing_mm=next((pair for word in spacings if (pair := elements.positive_pair(dataset, word))), None),
+        frame_of_reference_uid=elements.text(dataset, "FrameOfReferenceUID"),
+        image_type=elements.texts(dataset, "ImageType"),
+        series_description=elements.text(dataset, "SeriesDescription"),
+        acquisition_number=elements.integer(dataset, "AcquisitionNumber"),
+        temporal_position=elements.integer(dataset, "TemporalPositionIdentifier"),
+        echo_time_ms=elements.number(dataset, "EchoTime"),
+        trigger_time_ms=elements.number(dataset, "TriggerTime"),
+        b_value_s_mm2=elements.number(dataset, "DiffusionBValue"),
+        acquisition_time=elements.text(dataset, "AcquisitionTime"),
+        slice_thickness_mm=elements.number(dataset, "SliceThickness"),
+        has_contrast_agent=bool(elements.text(dataset, "ContrastBolusAgent")),
         study_date=study_date,
         patient_age_years=age_years(elements.text(dataset, "PatientAge"), birth_date, study_date),
         patient_sex=elements.text(dataset, "PatientSex"),

@@ -74,6 +74,8 @@ def modality_values(dataset: Dataset, stored: Stored, form: PixelFormat, is_litt
     ----------
     DICOM PS3.3, section C.11.1.
     """
+    if elements.is_unreadable(dataset, "ModalityLUTSequence"):
+        raise FileFault("UNDECODABLE_PIXELS")
     items = dataset.get("ModalityLUTSequence")
     if items:
         first, table = _lookup_table(items[0], form, is_little_endian)
@@ -112,8 +114,12 @@ def _lookup_table(item: Dataset, form: PixelFormat, is_little_endian: bool) -> t
 
 
 def _factor(dataset: Dataset, keyword: str, default: float) -> float:
+    if elements.is_unreadable(dataset, keyword):
+        raise FileFault("UNDECODABLE_PIXELS")
     if not elements.text(dataset, keyword):
         return default
+    if dataset[keyword].VR != "DS":  # the same bytes read as something else are another number
+        raise FileFault("UNDECODABLE_PIXELS")
     value = elements.number(dataset, keyword)
     if value is None or not math.isfinite(value):
         raise FileFault("UNDECODABLE_PIXELS")

@@ -1,5 +1,6 @@
 """Rewriting: one file of the archive becomes one de-identified file, or a reason code; its pixels stay as they are."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline.core.records import Instance
 from pipeline.dicom import elements
 from pipeline.dicom.confidentiality import Identity, deidentified, fixed_words, profile
 from pipeline.dicom.encoding import encoded_file, encoded_header
-from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, opened, quiet, read_elements, sha256
+from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, Source, head_sha256, opened, quiet, read_elements
 from pipeline.dicom.hazards import HAZARD_TAGS, hazard
 from pipeline.dicom.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
 from pipeline.dicom.paths import from_text
@@ -42,6 +43,8 @@ class Rewritten:
     patient: str
     study_uid: str
     series_uid: str
+    part: int
+    part_axis: str
     sop_uid: str
     site: str
     modality: str
@@ -66,7 +69,7 @@ class Rewriter:
     source
         The folder that was scanned; it is only read.
     target
-        Where ``<series_uid>/<sop_uid>.dcm`` are written, with pseudonymous UIDs.
+        Where ``<series>/<sop_uid>.dcm`` are written; series are named like `pipeline.core.records.Series.name`.
     pseudonyms
         The keyed names.
     largest_date_shift_days
@@ -105,8 +108,10 @@ class Rewriter:
     def _rewrite(self, instance: Instance) -> Rewritten:
         room = instance.rows * instance.columns * instance.bits_allocated // 8 + INFLATION_ROOM_BYTES
         with opened(self._inside_source(instance), room) as file:
-            if file.size_bytes != instance.size_bytes or sha256(file) != instance.file_sha256:
+            now = (file.size_bytes, file.modified_ns, head_sha256(file))
+            if now != (instance.size_bytes, instance.modified_ns, instance.head_sha256):
                 raise FileFault(FAILED)  # not the file that was scanned
+            digest = _whole_sha256(file)
             found = read_elements(file, _TAGS)
             code = hazard(found)
             if code:
@@ -118,8 +123,9 @@ class Rewriter:
         result = deidentified(found, identity)
         header = encoded_header(result, instance.transfer_syntax_uid)
         _refuse_leaks(result, b"".join(header), identity.tokens, pixels if place.is_encapsulated else b"")
-        written = self._describe(result, instance)
-        target = self.target / written.series_uid / f"{written.sop_uid}.dcm"
+        written = self._describe(result, instance, digest)
+        series = f"{written.series_uid}-{written.part}" if written.part else written.series_uid
+        target = self.target / series / f"{written.sop_uid}.dcm"
         with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
             stream.writelines(encoded_file(header, instance.transfer_syntax_uid, place, pixels))
         return written
@@ -132,13 +138,15 @@ class Rewriter:
             raise FileFault(FAILED)
         return path
 
-    def _describe(self, result: Dataset, instance: Instance) -> Rewritten:
+    def _describe(self, result: Dataset, instance: Instance, digest: str) -> Rewritten:
         scanner = " ".join(filter(None, (elements.text(result, k) for k in ("Manufacturer", "ManufacturerModelName"))))
         return Rewritten(
-            source_sha256=instance.file_sha256,
+            source_sha256=digest,
             patient=elements.text(result, "PatientID"),
             study_uid=elements.text(result, "StudyInstanceUID"),
             series_uid=elements.text(result, "SeriesInstanceUID"),
+            part=instance.part,
+            part_axis=instance.part_axis,
             sop_uid=elements.text(result, "SOPInstanceUID"),
             site=self.pseudonyms.site(instance.institution),
             modality=elements.text(result, "Modality"),
@@ -153,6 +161,15 @@ class Rewriter:
             patient_age=elements.text(result, "PatientAge"),
             patient_sex=elements.text(result, "PatientSex"),
         )
+
+
+def _whole_sha256(file: Source) -> str:
+    """Digest every byte of the file and leave its position as it was."""
+    position = file.stream.tell()
+    file.stream.seek(0)
+    digest = hashlib.file_digest(file.stream, "sha256").hexdigest()
+    file.stream.seek(position)
+    return digest
 
 
 def _refuse_leaks(result: Dataset, header: bytes, tokens: Tokens, codestream: bytes) -> None:

@@ -10,18 +10,19 @@ from pipeline.dicom.rewriting import Rewritten
 
 
 def series_records(instances: Iterable[Rewritten]) -> list[Series]:
-    """Describe each series by what its instances agree on; where they do not, nothing is said.
+    """Describe each series, or each part of one that holds several volumes.
 
-    Rows and columns are those of one instance: whether all agree is for the quality checks to find out.
+    What its instances agree on is said; where they do not, nothing is. Rows and columns are those of one
+    instance: whether all agree is for the quality checks to find out.
 
     Returns
     -------
     list
         In an order that depends on the files' contents only, not on the key.
     """
-    groups: dict[str, list[Rewritten]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[Rewritten]] = defaultdict(list)
     for instance in sorted(instances, key=lambda one: one.source_sha256):
-        groups[instance.series_uid].append(instance)
+        groups[instance.series_uid, instance.part].append(instance)
     return [_record(group) for group in groups.values()]
 
 
@@ -33,6 +34,8 @@ def _record(group: list[Rewritten]) -> Series:
         patient=first.patient,
         study_uid=first.study_uid,
         series_uid=first.series_uid,
+        part=first.part,
+        part_axis=first.part_axis,
         modality=first.modality,
         kind="volume" if first.kind == "slice" else "image",
         instances=len(group),

@@ -1,5 +1,6 @@
 """NIfTI files: volumes on disk, uncompressed, without anything that identifies or changes from run to run."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from pipeline.imaging.stacking import fits_int16
 
 # NIfTI-1 qform_code and sform_code NIFTI_XFORM_SCANNER_ANAT: coordinates of the scanner.
 _SCANNER = 1
+_ISAL_LEVEL = 2
+_COPY_BYTES = 1 << 20
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -35,6 +38,33 @@ def write_volume(path: Path, volume: Volume) -> None:
     image.set_qform(volume.affine_mm, code=0 if volume.is_sheared else _SCANNER)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
+
+
+def compress(source: Path, target: Path) -> None:
+    """Write a compressed copy of a file; the same bytes in give the same bytes out.
+
+    Intel's ISA-L compresses about ten times as fast as zlib at its default level, to a file a tenth larger.
+
+    Raises
+    ------
+    ArtefactError
+        If one of the two cannot be read or written.
+    """
+    from isal import igzip
+
+    try:
+        with (
+            source.open("rb") as plain,
+            replacing(target) as temporary,
+            temporary.open("wb") as raw,
+            igzip.IGzipFile(  # type: ignore[no-untyped-call]
+                filename="", mode="wb", compresslevel=_ISAL_LEVEL, fileobj=raw, mtime=0
+            ) as packed,
+        ):
+            shutil.copyfileobj(plain, packed, _COPY_BYTES)
+    except OSError as error:
+        what = f"cannot compress the volume ({error.strerror})"
+        raise ArtefactError(what, where=str(target), remedy="check the free space and the permissions") from error
 
 
 def read_volume(path: Path, *, unit: str = "") -> Volume:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,13 @@ _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 TOLERANCE_VOXELS = 0.05
 # Each slice is probed at this many rows and columns, its corners among them.
 _PROBES = 5
+
+
+class Probes(NamedTuple):
+    """Pixels of one slice: places in RAS+ millimetres, shape (n, 3), and values, shape (n,)."""
+
+    places_mm: NDArray[np.float64]
+    values: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +85,7 @@ def stack(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64]
         within 0.05 voxels of where its own header puts it.
     """
     array: NDArray[Any] = np.zeros((0, 0, 0), np.int16)
-    probes: list[tuple[NDArray[np.float64], NDArray[np.float32]]] = []
+    probes: list[Probes] = []
     for index, plane in enumerate(slices):
         if index == 0:
             array = np.zeros((count, *plane.values.shape), np.int16)
@@ -88,15 +95,31 @@ def stack(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64]
         if array.dtype == np.int16 and not fits_int16(plane.values):
             array = array.astype(np.float32)
         array[index] = plane.values
-        rows, columns = _probe_pixels(plane.values.shape)
-        probes.append((plane.places_mm(rows, columns), plane.values[rows, columns].astype(np.float32)))
+        probes.append(probes_of(plane))
     if len(probes) != count:
         message = f"{len(probes)} slices came where {count} were announced"
         raise ValueError(message)
     volume = Volume(array.transpose(2, 1, 0), affine_mm, unit).reoriented()
+    prove(volume, probes)
+    return volume
+
+
+def probes_of(plane: Slice) -> Probes:
+    """Take a slice's corners and some pixels between them, with their places."""
+    rows, columns = _probe_pixels(plane.values.shape)
+    return Probes(plane.places_mm(rows, columns), plane.values[rows, columns].astype(np.float32))
+
+
+def prove(volume: Volume, probes: Iterable[Probes]) -> None:
+    """Find every probe in a volume by its place alone, and compare the values.
+
+    Raises
+    ------
+    ValueError
+        If one of them does not stand, with its value, within 0.05 voxels of where its header puts it.
+    """
     for places, values in probes:
         _prove(volume, places, values)
-    return volume
 
 
 def fits_int16(values: NDArray[Any]) -> bool:

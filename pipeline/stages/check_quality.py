@@ -63,7 +63,7 @@ def check_quality(
 def _check(series: Series, *, folder: Path, limits: Limits, min_slices: int) -> list[Finding]:
     """Check one series; whatever goes wrong with it is a finding, unless it is the disk or our own files."""
     try:
-        paths = list_files(folder / series.series_uid, ".dcm", series.instances)
+        paths = list_files(folder / series.name, ".dcm", series.instances)
         if series.kind == "volume":
             return [_finding(series, one) for one in _most_serious(_check_volume(paths, limits, min_slices))]
         return _check_images(series, paths, limits)
@@ -118,7 +118,8 @@ def _check_volume(paths: Sequence[Path], limits: Limits, min_slices: int) -> lis
     geometry = slices_geometry(slices)
     if isinstance(geometry, str):
         return [Shortcoming(geometry, "excluded")]
-    return check_matrix(slices[0].values.shape, limits) or check_values(map(_picture, slices), limits)
+    tilt = [Shortcoming("TILTED_GANTRY", "noted", geometry.tilt_degrees)] if geometry.tilt_degrees else []
+    return check_matrix(slices[0].values.shape, limits) or tilt + check_values(map(_picture, slices), limits)
 
 
 def _picture(pixels: PixelData) -> NDArray[Any]:
@@ -130,7 +131,7 @@ def _finding(series: Series, shortcoming: Shortcoming, *, image: str = "") -> Fi
     return Finding(
         stage=STAGE,
         unit="image" if image else "series",
-        unit_id=image or series.series_uid,
+        unit_id=image or series.name,
         code=shortcoming.code,
         severity="noted" if image else shortcoming.severity,
         value=shortcoming.value,

@@ -42,7 +42,7 @@ def deidentify(
     instances
         Table of `Instance` (restricted).
     dicom
-        Folder for the de-identified files, ``<series_uid>/<sop_uid>.dcm``.
+        Folder for the de-identified files, ``<series>/<sop_uid>.dcm`` (see `Series.name`).
     series
         Table of `Series`.
     pseudonyms
@@ -62,7 +62,7 @@ def deidentify(
     close_to_others(pseudonyms.parent)
     names = Pseudonyms(read_or_create_key(key))
     # By content, not by pseudonym: the order of what follows must not depend on the key.
-    found = sorted(read_parquet(instances, Instance), key=lambda one: one.file_sha256)
+    found = sorted(read_parquet(instances, Instance), key=lambda one: (one.head_sha256, one.sop_uid))
     dicom.mkdir(parents=True, exist_ok=True)
     rewriter = Rewriter(source, dicom, names, settings.max_date_shift_days)
     progress = Progress("deidentify: instances", len(found))

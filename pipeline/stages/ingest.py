@@ -1,9 +1,10 @@
 """Look at every file of the source folder and take the images of the study in."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import IngestSettings
+from pipeline.config import IngestSettings, SelectSettings
 from pipeline.core.artefacts import write_parquet, write_table
 from pipeline.core.errors import DicomError
 from pipeline.core.progress import say
@@ -11,6 +12,8 @@ from pipeline.core.records import Finding, FlowStep, Instance, RejectedFile
 from pipeline.dicom.files import MEGABYTE
 from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.scan import Rejection, scan
+from pipeline.dicom.selection import Selection, select
+from pipeline.dicom.triage import triage
 
 
 def ingest(
@@ -60,31 +63,40 @@ def ingest(
         keep_shared_ids=settings.on_shared_patient_id == "note",
         threads=threads,
     )
-    files = [(rejection, pseudonyms.file(rejection.path)) for rejection in found.rejections]
-    write_parquet(instances, Instance, found.instances)
+    taken, refused = _sorted(found.instances, settings.select)
+    rejected_files = sorted([*found.rejections, *refused], key=lambda one: one.path)
+    files = [(rejection, pseudonyms.file(rejection.path)) for rejection in rejected_files]
+    write_parquet(instances, Instance, taken)
     write_table(
         rejected, RejectedFile, (RejectedFile(file_id=name, path=one.path, reason=one.code) for one, name in files)
     )
-    kept = {one.patient_id for one in found.instances} & found.shared_ids
+    kept = {one.patient_id for one in taken} & found.shared_ids
     noted = sorted(pseudonyms.patient(patient_id) for patient_id in kept)
     write_table(rejections, Finding, [*(_finding(one, name) for one, name in files), *map(_shared, noted)])
-    series = len({instance.series_uid for instance in found.instances})
+    series = len({(instance.series_uid, instance.part) for instance in taken})
     step = FlowStep(
         stage="ingest",
         unit="file",
         entered=found.entries,
-        excluded=len(found.rejections),
-        left=len(found.instances),
+        excluded=len(rejected_files),
+        left=len(taken),
         produced_unit="series",
         produced=series,
     )
     write_table(flow, FlowStep, [step])
-    reasons = ", ".join(f"{code} {n}" for code, n in sorted(Counter(one.code for one in found.rejections).items()))
+    reasons = ", ".join(f"{code} {n}" for code, n in sorted(Counter(one.code for one in rejected_files).items()))
     say(f"ingest: {step.left} of {step.entered} files are images of this study, in {series} series")
     say(f"ingest: left out: {reasons or 'none'}")
-    if not found.instances:
+    if not taken:
         what = f"no usable image among {step.entered} files ({reasons or 'the folder is empty'})"
         raise DicomError(what, where=str(settings.source), remedy="check `ingest.source` and `ingest.modalities`")
+
+
+def _sorted(instances: Sequence[Instance], wanted: SelectSettings) -> tuple[tuple[Instance, ...], list[Rejection]]:
+    """Sort slices into volumes and keep the series that are wanted."""
+    volumes = triage(instances)
+    chosen = select(volumes.kept, Selection(**wanted.model_dump()))
+    return chosen.kept, [Rejection(one.path, code) for one, code in (*volumes.refused, *chosen.refused)]
 
 
 def _shared(patient: str) -> Finding:

@@ -17,9 +17,9 @@ from pipeline.core.records import Finding, FlowStep, Image, Series
 from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
 from pipeline.dicom.volumes import slices_geometry
 from pipeline.imaging.digest import pixel_sha256
-from pipeline.imaging.nifti import compact, write_volume
+from pipeline.imaging.nifti import compact, read_volume, write_volume
 from pipeline.imaging.pixel_store import PixelStoreWriter
-from pipeline.imaging.stacking import Slice, stack
+from pipeline.imaging.stacking import Slice, probes_of, prove, stack
 from pipeline.imaging.standard_form import standardise
 from pipeline.imaging.steps import (
     AnyStep,
@@ -61,7 +61,7 @@ def preprocess(
     """
     checked = read_table(quality, Finding)
     left_out = frozenset(one.unit_id for one in checked if one.severity == "excluded" or one.unit == "image")
-    listed = [one for one in read_table(series, Series) if one.series_uid not in left_out]
+    listed = [one for one in read_table(series, Series) if one.name not in left_out]
     few = sum(one.instances * one.rows * one.columns for one in listed) < FEW_PIXELS
     volumes.mkdir(parents=True, exist_ok=True)
     work = partial(_process, folder=dicom, left_out=left_out, steps=_steps(settings), volumes=volumes)
@@ -120,9 +120,10 @@ def _process(
 ) -> _Outcome:
     """Process one series; whatever goes wrong with it is a finding, unless it is the disk or our own files."""
     try:
-        paths = list_files(folder / series.series_uid, ".dcm", series.instances)
+        paths = list_files(folder / series.name, ".dcm", series.instances)
         if series.kind == "volume":
-            return _Outcome([(_volume(series, paths, volumes), None)], [])
+            proved = _finding(series, "GEOMETRY_PROVED").model_copy(update={"severity": "noted"})
+            return _Outcome([(_volume(series, paths, volumes), None)], [proved])
         return _images(series, [path for path in paths if path.stem not in left_out], steps)
     except PixelReadError as error:
         return _failed(series, error.code)
@@ -140,7 +141,7 @@ def _finding(series: Series, code: str, *, image: str = "") -> Finding:
     return Finding(
         stage=STAGE,
         unit="image" if image else "series",
-        unit_id=image or series.series_uid,
+        unit_id=image or series.name,
         code=code,
         severity="noted" if image else "excluded",
     )
@@ -189,14 +190,20 @@ def _volume(series: Series, paths: Sequence[Path], volumes: Path) -> Image:
     geometry = slices_geometry(slices)
     if isinstance(geometry, str):
         raise PixelReadError(geometry)
-    ordered = (_placed(slices[index]) for index in geometry.order)
-    volume = stack(ordered, count=len(slices), affine_mm=geometry.affine_mm, unit=slices[0].unit)
-    file = f"{series.series_uid}.nii"
-    write_volume(volumes / file, volume)
+    planes = [_placed(slices[index]) for index in geometry.order]
+    file = f"{series.name}.nii"
+    try:
+        volume = stack(planes, count=len(planes), affine_mm=geometry.affine_mm, unit=slices[0].unit)
+        write_volume(volumes / file, volume)
+        # What was written is what counts: it is read back and proved once more.
+        prove(read_volume(volumes / file), map(probes_of, planes))
+    except ValueError:
+        (volumes / file).unlink(missing_ok=True)
+        raise PixelReadError("GEOMETRY_NOT_PROVED") from None
     return _record(
         series,
         slices[0],
-        image_id=series.series_uid,
+        image_id=series.name,
         volume_file=file,
         source_slices=len(slices),
         intensity_low=float(volume.array.min()),

@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 
@@ -55,3 +57,64 @@ def test_processes_that_cannot_be_started_are_an_error_and_no_lost_items(monkeyp
 def test_an_exception_is_raised_here():
     with pytest.raises(ValueError, match="seven"):
         list(map_in_order(_refuse_seven, range(30), threads=2, on_crash=_lost))
+
+
+def _sleep_or_square(number: int) -> int:
+    if number == 3:
+        time.sleep(600)
+    return number * number
+
+
+def test_a_hang_costs_its_item_and_its_time_only():
+    start = time.monotonic()
+    found = list(map_in_order(_sleep_or_square, range(8), threads=2, on_crash=_lost, seconds=1.5))
+    assert found == [-3 if number == 3 else number * number for number in range(8)]
+    assert time.monotonic() - start < 60
+
+
+def _hoard_or_square(number: int) -> int:
+    if number == 3:
+        return len(bytearray(4_000_000_000))
+    return number * number
+
+
+def _hoard_quietly(number: int) -> int:
+    try:
+        return _hoard_or_square(number)
+    except MemoryError:
+        return 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_storm_of_memory_costs_its_item_only(threads):
+    found = list(map_in_order(_hoard_or_square, range(8), threads=threads, on_crash=_lost, memory_bytes=1_000_000_000))
+    assert found == [-3 if number == 3 else number * number for number in range(8)]
+
+
+def test_a_function_may_deal_with_want_of_memory_itself():
+    found = list(map_in_order(_hoard_quietly, range(5), threads=1, on_crash=_lost, memory_bytes=1_000_000_000))
+    assert found == [0, 1, 4, 0, 16]
+
+
+def _die_once(path: str) -> str:
+    if not os.path.exists(path):  # noqa: PTH110
+        with open(path, "w"):  # noqa: PTH123
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def test_an_item_whose_process_was_killed_from_outside_is_tried_again(tmp_path):
+    found = map_in_order(_die_once, [str(tmp_path / "mark")] * 3, threads=2, on_crash=lambda _: "lost")
+    assert list(found) == ["done"] * 3
+
+
+def test_nobody_is_left_working_when_results_are_no_longer_wanted():
+    before = set(multiprocessing.active_children())
+    results = map_in_order(_square, range(100), threads=2, on_crash=_lost)
+    assert next(results) == 0
+    results.close()
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_no_items_need_no_processes():
+    assert list(map_in_order(_square, [], threads=2, on_crash=_lost, seconds=1)) == []

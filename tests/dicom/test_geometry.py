@@ -111,11 +111,39 @@ def test_a_series_over_time_is_no_volume():
 
 
 @pytest.mark.parametrize("degrees", [-18.5, 2.0, 16.5])
-def test_a_tilted_gantry_is_found(degrees):
+def test_a_tilted_gantry_gives_a_sheared_affine_that_is_right(degrees):
+    positions, orientations, spacings = tilted(degrees)
+    found = stack_geometry(positions, orientations, spacings)
+    assert found.tilt_degrees == pytest.approx(abs(degrees))
+    for place, index in enumerate(found.order):
+        corner = found.affine_mm @ [0, 0, place, 1]
+        np.testing.assert_allclose(corner[:3], positions[index] * [-1, -1, 1], atol=1e-6)
+    axes = found.affine_mm[:3, :3] / np.linalg.norm(found.affine_mm[:3, :3], axis=0)
+    assert np.abs(axes[:, 2] @ axes[:, :2]).max() == pytest.approx(abs(np.sin(np.radians(degrees))))
+
+
+def test_an_upright_stack_is_not_called_tilted():
+    positions, orientations, spacings = stack()
+    positions += np.random.default_rng(1).uniform(-5e-3, 5e-3, positions.shape)
+    assert stack_geometry(positions, orientations, spacings).tilt_degrees == 0
+
+
+def test_a_tilted_stack_with_a_gap_is_still_refused():
+    assert stack_geometry(*(np.delete(values, 7, axis=0) for values in tilted(16.5))) == "INSTANCES_MISSING"
+
+
+def test_no_gantry_tilts_by_half_a_right_angle():
+    assert stack_geometry(*tilted(50.0)) == "BAD_GEOMETRY"
+
+
+def tilted(degrees):
     positions, orientations, spacings = stack(30)
-    shear = np.tan(np.radians(degrees)) * 2.5
-    positions += np.arange(30)[:, None] * shear * orientations[0, 3:]
-    assert stack_geometry(positions, orientations, spacings) == "TILTED_GANTRY"
+    normal = np.cross(orientations[0, :3], orientations[0, 3:])
+    order = np.argsort(positions @ normal)
+    heights = (positions @ normal)[order]
+    shear = np.tan(np.radians(degrees)) * (heights - heights[0])
+    positions[order] += shear[:, None] * orientations[0, 3:]
+    return positions, orientations, spacings
 
 
 def test_a_localiser_among_the_slices_is_found():

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +35,8 @@ def instance(**values):
     base = {
         "path": "a",
         "size_bytes": 1,
-        "file_sha256": "0",
+        "modified_ns": 0,
+        "head_sha256": "0",
         "patient_id": "p",
         "study_uid": "st",
         "series_uid": "se",
@@ -96,6 +98,22 @@ def test_one_uid_with_different_bytes_is_refused_as_a_whole(tmp_path):
     found = take(tmp_path)
     assert [one.path for one in found.instances] == ["d.dcm"]
     assert codes(found) == dict.fromkeys(["a.dcm", "b.dcm", "c.dcm"], "CONFLICTING_INSTANCES")
+
+
+def test_one_uid_with_bytes_that_differ_far_behind_the_header_is_refused_as_a_whole(tmp_path):
+    large = np.zeros((300, 300), np.uint16)
+    first = write(tmp_path / "a.dcm", with_pixels(radiograph(), large))
+    content = bytearray(first.read_bytes())
+    content[-1] = 1
+    (tmp_path / "b.dcm").write_bytes(content)
+    assert codes(take(tmp_path)) == dict.fromkeys(["a.dcm", "b.dcm"], "CONFLICTING_INSTANCES")
+
+
+def test_files_that_vanish_before_they_can_be_compared_are_not_taken_for_the_same(tmp_path):
+    both = [instance(path="a"), instance(path="b")]
+    kept, refused = without_duplicates(both, root=tmp_path)
+    assert not kept
+    assert {one.code for one in refused} == {"CONFLICTING_INSTANCES"}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +185,7 @@ def test_a_file_that_went_astray_says_nothing_about_the_others_under_its_id(tmp_
             instance,
             patient_sex=st.sampled_from(["", "F", "M"]),
             sop_uid=st.sampled_from("123"),
-            file_sha256=st.sampled_from("ab"),
+            head_sha256=st.sampled_from("ab"),
             patient_id=st.sampled_from("xy"),
             series_uid=st.sampled_from("mn"),
         )

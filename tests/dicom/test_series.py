@@ -10,6 +10,8 @@ ONE = Rewritten(
     patient="P1",
     study_uid="2.25.1",
     series_uid="2.25.2",
+    part=0,
+    part_axis="",
     sop_uid="2.25.3",
     site="site-1",
     modality="CR",
@@ -38,6 +40,20 @@ def test_slices_are_a_volume():
     parts = [replace(ONE, kind="slice", sop_uid=f"2.25.{n}", source_sha256=str(n)) for n in range(4)]
     (record,) = series_records(parts)
     assert (record.kind, record.instances) == ("volume", 4)
+
+
+def test_a_series_of_several_volumes_has_a_record_for_each():
+    parts = [
+        replace(ONE, kind="slice", sop_uid=f"2.25.{n}", source_sha256=str(n), part=1 + n % 2, part_axis="echo time")
+        for n in range(4)
+    ]
+    records = series_records(parts)
+    assert [(one.series_uid, one.part, one.name, one.instances) for one in records] == [
+        ("2.25.2", 1, "2.25.2-1", 2),
+        ("2.25.2", 2, "2.25.2-2", 2),
+    ]
+    assert {one.part_axis for one in records} == {"echo time"}
+    assert series_records([ONE])[0].name == "2.25.2"
 
 
 def test_where_instances_disagree_nothing_is_said():

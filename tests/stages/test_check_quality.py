@@ -159,6 +159,16 @@ def test_a_faulty_volume_is_left_out_with_its_reason(study, fault):
     assert _check(study) == [("series", series.series_uid, fault, "excluded")]
 
 
+def test_a_tilted_gantry_is_noted_and_stays(study):
+    values, places, _ = oblique_stack()
+    down = np.array(places[0]["ImageOrientationPatient"][3:], dtype=float)
+    for number, place in enumerate(places):
+        position = np.array(place["ImagePositionPatient"], dtype=float)
+        place["ImagePositionPatient"] = [f"{value:.9g}" for value in position + 0.5 * number * down]
+    series = study.add_volume(values, places, SHUFFLED)
+    assert _check(study) == [("series", series.series_uid, "TILTED_GANTRY", "noted")]
+
+
 def test_slices_of_two_sizes_are_mixed(study):
     values, places, _ = oblique_stack()
     values[3] = values[3][:-1]

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Finding, FlowStep, Image
+from pipeline.imaging.nifti import write_volume
 from pipeline.imaging.pixel_store import open_pixels
 from pipeline.stages import preprocess as stage
 from pipeline.stages.preprocess import preprocess
@@ -380,9 +382,45 @@ def test_a_volume_whose_slices_do_not_fit_is_a_finding(study):
     bad = study.add_volume(values[:5] + values[6:], places[:5] + places[6:], list(range(9)))
     (image,) = _preprocess(study)
     assert image.series_uid == good.series_uid
-    (found,) = study.findings("unreadable")
-    assert (found.unit_id, found.code) == (bad.series_uid, "INSTANCES_MISSING")
+    assert {(one.unit_id, one.code, one.severity) for one in study.findings("unreadable")} == {
+        (good.series_uid, "GEOMETRY_PROVED", "noted"),
+        (bad.series_uid, "INSTANCES_MISSING", "excluded"),
+    }
     assert [path.name for path in (study.folder / "images" / "volumes").iterdir()] == [image.volume_file]
+
+
+def test_a_tilted_gantry_gives_a_sheared_volume_that_is_right(study):
+    values, places, _ = oblique_stack()
+    down = np.array(places[0]["ImageOrientationPatient"][3:], dtype=float)
+    positions = []
+    for number, place in enumerate(places):
+        positions.append(np.array(place["ImagePositionPatient"], dtype=float) + 0.9 * number * down)
+        place["ImagePositionPatient"] = [f"{value:.9g}" for value in positions[-1]]
+    study.add_volume(values, places, SHUFFLED)
+    (image,) = _preprocess(study)
+    written = nib.load(study.folder / "images" / "volumes" / image.volume_file)
+    assert written.header["qform_code"] == 0  # a quaternion cannot hold a shear
+    inverse = np.linalg.inv(written.affine)
+    for position, plane in zip(positions, values, strict=True):
+        voxel = inverse @ [*(position * [-1, -1, 1]), 1]
+        index = tuple(np.rint(voxel[:3]).astype(int))
+        assert np.abs(voxel[:3] - index).max() < 0.02
+        assert written.dataobj[index] == plane[0, 0]
+
+
+def test_a_volume_that_was_written_wrongly_is_no_volume(study, monkeypatch):
+    values, places, _ = oblique_stack()
+    bad = study.add_volume(values, places, SHUFFLED)
+
+    def write_mirrored(path, volume):
+        write_volume(path, replace(volume, array=volume.array[::-1]))
+
+    monkeypatch.setattr(stage, "write_volume", write_mirrored)
+    assert _preprocess(study) == []
+    assert [(one.unit_id, one.code, one.severity) for one in study.findings("unreadable")] == [
+        (bad.series_uid, "GEOMETRY_NOT_PROVED", "excluded")
+    ]
+    assert not list((study.folder / "images" / "volumes").iterdir())
 
 
 def test_processes_write_the_same_bytes(study, monkeypatch):

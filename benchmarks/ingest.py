@@ -1,0 +1,225 @@
+"""Ingestion against the best C++ converter, and how its cost grows with the archive.
+
+``python benchmarks/ingest.py [--data DIR ...] [--threads N] [--scaling 1000 10000 100000]`` runs ours and dcm2niix
+(a test dependency) in turns, five times each, on the same files, and compares the medians. Without ``--data`` the
+files are synthetic CT series. The second half scans generated trees of tiny files in fresh processes and draws
+``docs/images/ingest-scaling.png``.
+"""
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.core.records import Instance
+from pipeline.dicom.files import LARGEST_PIXEL_BYTES
+from pipeline.dicom.pixels import PixelReadError, read_pixels
+from pipeline.dicom.scan import Scan, scan
+from pipeline.dicom.triage import triage
+from pipeline.dicom.volumes import slices_geometry
+from pipeline.imaging.nifti import compact, compress, read_volume, write_volume
+from pipeline.imaging.stacking import Slice, probes_of, prove, stack
+from pipeline.phantom.cohort import Order, write_cohort
+
+ROUNDS = 5
+MODALITIES = ("CT", "MR", "PT", "CR", "DX", "XA", "MG", "OT")
+FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "ingest-scaling.png"
+GIGABYTE = 1e9
+MOST_GIGABYTES = 1.5
+# How much more one file of the largest tree may cost than one of the second largest, for time to be called linear.
+MOST_GROWTH = 1.5
+
+
+def main() -> None:
+    """Print the tables and one line for each target."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of DICOM files (default: synthetic)")
+    parser.add_argument("--threads", type=int, default=1, help="processes of our scan (dcm2niix uses one)")
+    parser.add_argument("--scaling", type=int, nargs="*", default=[1_000, 10_000, 100_000], help="sizes of the trees")
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--only-scan", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only_scan:
+        _measure_scan(options.only_scan, options.threads)
+        return
+    with tempfile.TemporaryDirectory(prefix="ingest-benchmark-") as name:
+        work = Path(name)
+        for folder in options.data or [_phantoms(work / "phantoms")]:
+            _compare(folder, work, options.threads)
+        if options.scaling:
+            _scaling(options.scaling, work, options.threads, options.figure)
+
+
+def _phantoms(folder: Path) -> Path:
+    write_cohort(Order("volume", patients=10, prevalence=0.3, size=256, seed=7), folder)
+    return folder / "dicom"
+
+
+def _compare(folder: Path, work: Path, threads: int) -> None:
+    """Run ours and dcm2niix in turns on one folder."""
+    entries = _scanned(folder, threads)
+    print(f"\n{folder.name}: {entries.entries} files, {len(entries.instances)} of them images of one frame")
+    ways: dict[str, Callable[[Path], object]] = {
+        "scan, ours": lambda _: _scanned(folder, threads),
+        "scan, dcm2niix -b o": lambda out: _dcm2niix(folder, out, "-b", "o"),
+        "convert, ours": lambda out: _convert(folder, out, threads, packed=False),
+        "convert, dcm2niix -z n": lambda out: _dcm2niix(folder, out, "-b", "n", "-z", "n"),
+        "compressed, ours": lambda out: _convert(folder, out, threads, packed=True),
+        "compressed, dcm2niix -z i": lambda out: _dcm2niix(folder, out, "-b", "n", "-z", "i"),
+    }
+    if not _series(folder, entries.instances):
+        print("no slices, so no volumes: the conversion is not compared")
+        ways = {name: way for name, way in ways.items() if name.startswith("scan")}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    written: dict[str, int] = {}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            out = work / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            start = time.perf_counter()
+            way(out)
+            seconds[name].append(time.perf_counter() - start)
+            written[name] = len(list(out.glob("*.nii"))) or len(list(out.glob("*.nii.gz")))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, values in seconds.items():
+        print(f"{name:<28} {medians[name]:8.3f} s   ({min(values):.3f} to {max(values):.3f}), {written[name]} volumes")
+    for what, theirs, wanted in (
+        ("scan", "scan, dcm2niix -b o", 2.0),
+        ("convert", "convert, dcm2niix -z n", 1.0),
+        ("compressed", "compressed, dcm2niix -z i", 5.0),
+    ):
+        if theirs in medians:
+            _target(f"{what}_{folder.name}", medians[theirs] / medians[f"{what}, ours"], wanted)
+
+
+def _dcm2niix(folder: Path, out: Path, *options: str) -> None:
+    program = Path(sys.executable).with_name("dcm2niix")
+    command = [str(program), *options, "-f", "%s_%p_%t", "-o", str(out), str(folder)]
+    # It returns 1 for a folder with any file that it cannot convert.
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _series(folder: Path, instances: Sequence[Instance]) -> list[list[Path]]:
+    groups: dict[tuple[str, int], list[Path]] = defaultdict(list)
+    for one in triage(instances).kept:
+        if one.kind == "slice":
+            groups[one.series_uid, one.part].append(folder / one.path)
+    return list(groups.values())
+
+
+def _scanned(folder: Path, threads: int) -> Scan:
+    return scan(folder, modalities=MODALITIES, largest_bytes=LARGEST_PIXEL_BYTES, keep_shared_ids=True, threads=threads)
+
+
+def _convert(folder: Path, out: Path, threads: int, *, packed: bool) -> None:
+    """Scan, and do what the stage preprocess does for volumes, its proof included."""
+    for number, paths in enumerate(_series(folder, _scanned(folder, threads).instances)):
+        try:
+            slices = [replace(pixels, values=compact(pixels.values)) for pixels in map(read_pixels, paths)]
+        except PixelReadError:
+            continue
+        geometry = slices_geometry(slices)
+        if isinstance(geometry, str):
+            continue
+        planes = []
+        for index in geometry.order:
+            one = slices[index]
+            if not one.image_position_mm or not one.image_orientation or not one.pixel_spacing_mm:
+                continue
+            planes.append(Slice(one.values, one.image_position_mm, one.image_orientation, one.pixel_spacing_mm))
+        path = out / f"{number}.nii"
+        write_volume(path, stack(planes, count=len(planes), affine_mm=geometry.affine_mm, unit=slices[0].unit))
+        prove(read_volume(path), map(probes_of, planes))
+        if packed:
+            compress(path, path.with_suffix(".nii.gz"))
+
+
+def _scaling(sizes: Sequence[int], work: Path, threads: int, figure: Path) -> None:
+    """Scan generated trees, each in a process of its own, and draw time and memory over their size."""
+    print(f"\n{'files':>9} {'seconds':>9} {'us a file':>10} {'peak GB':>8}")
+    found: list[tuple[int, float, float]] = []
+    for size in sorted(sizes):
+        root = work / f"tree-{size}"
+        _tree(root, size)
+        command = [sys.executable, __file__, "--only-scan", str(root), "--threads", str(threads)]
+        words = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.split()
+        seconds, gigabytes = float(words[0]), float(words[1])
+        shutil.rmtree(root)
+        found.append((size, seconds, gigabytes))
+        print(f"{size:>9} {seconds:>9.2f} {seconds / size * 1e6:>10.0f} {gigabytes:>8.3f}")
+    _draw(found, figure)
+    _target("memory_gb", max(gigabytes for *_, gigabytes in found), MOST_GIGABYTES, at_most=True)
+    if len(found) > 1:
+        (before, less, _), (after, more, _) = found[-2:]
+        _target("time_growth_a_file", (more / after) / (less / before), MOST_GROWTH, at_most=True)
+
+
+def _tree(root: Path, size: int) -> None:
+    """Write one small slice many times, in folders of a thousand, each with its own SOP and every folder its series."""
+    pattern, content = _slice(root.with_name("pattern"))
+    for index in range(size):
+        folder = root / f"{index // 1000:05d}"
+        if index % 1000 == 0:
+            folder.mkdir(parents=True)
+        patched = content
+        for uid, number in ((pattern.sop_uid, index), (pattern.series_uid, index // 1000)):
+            patched = patched.replace(uid.encode(), f"{uid[:-9]}1{number:08d}".encode())
+        (folder / f"{index:07d}.dcm").write_bytes(patched)
+
+
+def _slice(folder: Path) -> tuple[Instance, bytes]:
+    if not folder.exists():
+        write_cohort(Order("volume", patients=10, prevalence=0.3, size=64, seed=7), folder)
+    instances = _scanned(folder / "dicom", 1).instances
+    smallest = min((one for one in instances if one.kind == "slice"), key=lambda one: one.size_bytes)
+    return smallest, (folder / "dicom" / smallest.path).read_bytes()
+
+
+def _measure_scan(root: Path, threads: int) -> None:
+    """Print the seconds of a scan and the gigabytes that this process held at most."""
+    import resource
+
+    start = time.perf_counter()
+    found = scan(root, modalities=MODALITIES, largest_bytes=LARGEST_PIXEL_BYTES, threads=threads)
+    seconds = time.perf_counter() - start
+    if not found.instances:
+        sys.exit("nothing was accepted")
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIGABYTE)
+
+
+def _draw(found: Sequence[tuple[int, float, float]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sizes, seconds, gigabytes = zip(*found, strict=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    left.loglog(sizes, seconds, "o-", color="#1f5fa8", label="measured")
+    left.loglog(sizes, [seconds[-1] * size / sizes[-1] for size in sizes], ":", color="#888888", label="linear")
+    left.set(xlabel="files", ylabel="seconds", title="Time of a scan")
+    left.legend(frameon=False)
+    right.semilogx(sizes, gigabytes, "o-", color="#1f5fa8")
+    right.axhline(MOST_GIGABYTES, color="#b03030", linestyle=":", label="limit")
+    right.set(xlabel="files", ylabel="GB", title="Peak memory", ylim=(0, None))
+    right.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _target(name: str, measured: float, wanted: float, *, at_most: bool = False) -> None:
+    met = measured <= wanted if at_most else measured >= wanted
+    sign = "<=" if at_most else ">="
+    print(f"target {name} measured {measured:.2f} wanted {sign}{wanted} {'ok' if met else 'short'}")
+
+
+if __name__ == "__main__":
+    main()

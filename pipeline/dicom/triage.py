@@ -1,0 +1,212 @@
+"""Triage: which slices form volumes, which series hold several volumes, and what is no part of any.
+
+Everything is decided by headers, before a pixel is decoded. What a series holds is proved again when its
+slices are stacked; triage only sorts. Images that stand alone (radiographs) pass through.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from pipeline.core.records import Instance
+from pipeline.dicom.geometry import DUPLICATE_MM, FEWEST_SLICES
+
+# Slices whose direction cosines differ by more belong to different stacks; smaller differences are a fault of
+# one stack, which is found when it is stacked.
+_OTHER_ORIENTATION = 1e-2
+_LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
+_MOSAIC = "MOSAIC"
+_SECONDARY = "SECONDARY"
+
+# What may tell volumes apart that lie in one place, by the words of a report; the first that works is taken.
+AXES: dict[str, Callable[[Instance], Hashable]] = {
+    "image type": lambda one: one.image_type[2:],
+    "echo time": lambda one: one.echo_time_ms,
+    "b-value": lambda one: one.b_value_s_mm2,
+    "temporal position": lambda one: one.temporal_position,
+    "acquisition number": lambda one: one.acquisition_number,
+    "trigger time": lambda one: one.trigger_time_ms,
+    "acquisition time": lambda one: one.acquisition_time or None,
+}
+_BY_ORDER = "order of instance numbers"
+_BY_FRAME = "frame of reference or orientation"
+# Slices that differ in these are not slices of one volume, even where they do not lie on one another.
+_CONTENTS = ("image type", "echo time", "b-value")
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """What triage made of some instances: those kept, with their parts, and those left out with a reason code."""
+
+    kept: tuple[Instance, ...]
+    refused: tuple[tuple[Instance, str], ...]
+
+
+def triage(instances: Iterable[Instance]) -> Sorted:
+    """Sort the slices of every series into volumes.
+
+    A series that holds one volume keeps ``part`` 0. One that holds several (orientations, echoes, time points,
+    acquisitions) is divided into parts from 1, and each says in ``part_axis`` what tells it apart. Where
+    slices lie on one another and nothing in the headers tells them apart, the series stays as it is, and is
+    refused later (``DUPLICATE_POSITION``).
+
+    Returns
+    -------
+    Sorted
+        In the order of the instances given. Reason codes are ``LOCALIZER``, ``MOSAIC_IMAGE`` and
+        ``SECONDARY_IMAGE``.
+
+    References
+    ----------
+    DICOM PS3.3, section C.7.6.1.1.2 (Image Type); C.7.6.2 (Image Plane Module).
+    """
+    given = list(instances)
+    refused: list[tuple[Instance, str]] = []
+    series: dict[str, list[Instance]] = defaultdict(list)
+    for one in given:
+        code = _no_slice_of_a_volume(one)
+        if code:
+            refused.append((one, code))
+        elif one.kind == "slice":
+            series[one.series_uid].append(one)
+    places = {id(one): label for slices in series.values() for one, label in _labelled(slices)}
+    left_out = {id(one) for one, _ in refused}
+    kept = tuple(
+        one.model_copy(update={"part": places[id(one)][0], "part_axis": places[id(one)][1]})
+        if id(one) in places
+        else one
+        for one in given
+        if id(one) not in left_out
+    )
+    return Sorted(kept, tuple(refused))
+
+
+def _no_slice_of_a_volume(one: Instance) -> str:
+    """Give the reason why a slice cannot belong to a volume, by its Image Type; empty if there is none."""
+    words = {word.upper() for word in one.image_type}
+    if one.kind != "slice":
+        return ""
+    if words & _LOCALIZER:
+        return "LOCALIZER"
+    if _MOSAIC in words:
+        return "MOSAIC_IMAGE"
+    if len(one.image_type) > 1 and one.image_type[1].upper() == _SECONDARY:
+        return "SECONDARY_IMAGE"
+    return ""
+
+
+def _labelled(slices: Sequence[Instance]) -> list[tuple[Instance, tuple[int, str]]]:
+    """Give each slice of a series its part and the axis."""
+    volumes: list[tuple[str, list[Instance]]] = []
+    stacks = _by_frame(slices)
+    for stack in stacks:
+        axis, groups = _by_place(stack)
+        words = [_BY_FRAME] * (len(stacks) > 1) + [axis] * (len(groups) > 1)
+        volumes += [(" and ".join(words), group) for group in groups]
+    if len(volumes) == 1:
+        return [(one, (0, "")) for one in slices]
+    return [(one, (number, axis)) for number, (axis, group) in enumerate(volumes, start=1) for one in group]
+
+
+def _by_frame(slices: Sequence[Instance]) -> list[list[Instance]]:
+    """Divide slices by their coordinate system, and the directions of their rows and columns.
+
+    Positions in different frames of reference say nothing about one another (PS3.3, C.7.4.1).
+    """
+    stacks: list[tuple[str, np.ndarray, list[Instance]]] = []
+    for one in sorted(
+        slices, key=lambda item: (item.frame_of_reference_uid, item.image_orientation or (), item.sop_uid)
+    ):
+        cosines = np.asarray(one.image_orientation, dtype=np.float64)
+        for frame, first, members in stacks:
+            if frame == one.frame_of_reference_uid and np.abs(cosines - first).max() <= _OTHER_ORIENTATION:
+                members.append(one)
+                break
+        else:
+            stacks.append((one.frame_of_reference_uid, cosines, [one]))
+    return [members for _, _, members in stacks]
+
+
+def _by_place(stack: Sequence[Instance]) -> tuple[str, list[list[Instance]]]:
+    """Divide slices of one orientation that lie on one another; one group if they do not, or cannot be told apart."""
+    levels = _levels(stack)
+    depth = max(levels.values()) + 1
+    if depth == len(stack):
+        return _by_contents(stack)
+    for words in (*combinations(AXES, 1), *combinations(AXES, 2)):
+        groups = _grouped(stack, tuple(AXES[word] for word in words))
+        if groups is not None and _are_volumes(groups, levels, depth):
+            return " and ".join(words), groups
+    groups = _by_instance_number(stack, levels, depth)
+    return (_BY_ORDER, groups) if groups else ("", [list(stack)])
+
+
+def _by_contents(stack: Sequence[Instance]) -> tuple[str, list[list[Instance]]]:
+    """Divide slices that lie beside one another but show different things (two echoes half a slice apart)."""
+    for word in _CONTENTS:
+        groups = _grouped(stack, (AXES[word],))
+        if groups is not None and all(len(group) >= FEWEST_SLICES for group in groups):
+            return word, groups
+    return "", [list(stack)]
+
+
+def _levels(stack: Sequence[Instance]) -> dict[int, int]:
+    """Give each slice the number of its height along the normal; keys are the identities of the instances."""
+    cosines = np.asarray(stack[0].image_orientation, dtype=np.float64)
+    normal = np.cross(cosines[:3], cosines[3:])
+    heights = np.array([np.asarray(one.image_position_mm) @ normal for one in stack])
+    order = np.argsort(heights, kind="stable")
+    steps = np.diff(heights[order]) > DUPLICATE_MM
+    numbers = np.concatenate([[0], np.cumsum(steps)])
+    return {id(stack[index]): int(number) for index, number in zip(order, numbers, strict=True)}
+
+
+def _grouped(stack: Sequence[Instance], axes: Sequence[Callable[[Instance], Hashable]]) -> list[list[Instance]] | None:
+    """Group by the values of some axes, in their order; None if an instance lacks a value or all agree."""
+    groups: dict[tuple[Hashable, ...], list[Instance]] = defaultdict(list)
+    for one in stack:
+        values = tuple(axis(one) for axis in axes)
+        if None in values:
+            return None
+        groups[values].append(one)
+    if len(groups) < 2:
+        return None
+    return [groups[values] for values in sorted(groups, key=lambda item: tuple(map(_sortable, item)))]
+
+
+def _sortable(value: Hashable) -> tuple[bool, float, str]:
+    return (False, float(value), "") if isinstance(value, int | float) else (True, 0.0, str(value))
+
+
+def _are_volumes(groups: Sequence[Sequence[Instance]], levels: dict[int, int], depth: int) -> bool:
+    """Tell whether every group has at most one slice at each height, and all but some have them all.
+
+    A group may be incomplete (an aborted last time point): its gap is found when it is stacked, and costs that
+    part. Groups of a few slices out of many are no volumes, but the sign of an axis that means something else.
+    """
+    for group in groups:
+        heights = [levels[id(one)] for one in group]
+        if len(set(heights)) != len(heights) or len(heights) < FEWEST_SLICES:
+            return False
+    complete = sum(len(group) == depth for group in groups)
+    return 2 * complete >= len(groups)
+
+
+def _by_instance_number(stack: Sequence[Instance], levels: dict[int, int], depth: int) -> list[list[Instance]] | None:
+    """Divide by the order of instance numbers, if these run regularly: volume by volume, or place by place."""
+    numbers = {one.instance_number for one in stack}
+    if None in numbers or len(numbers) != len(stack) or len(stack) % depth:
+        return None
+    ordered = sorted(stack, key=lambda one: one.instance_number or 0)
+    heights = [levels[id(one)] for one in ordered]
+    count = len(stack) // depth
+    if all(heights[start : start + depth] == heights[:depth] for start in range(0, len(heights), depth)):
+        groups = [ordered[start : start + depth] for start in range(0, len(heights), depth)]
+    elif all(len(set(heights[start : start + count])) == 1 for start in range(0, len(heights), count)):
+        groups = [ordered[start::count] for start in range(count)]
+    else:
+        return None
+    return groups if all(len({levels[id(one)] for one in group}) == depth for group in groups) else None
