@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ExplicitVRBigEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, RLELossless
 
 from pipeline.core.records import Pair
 from pipeline.dicom import elements
@@ -34,6 +34,8 @@ from pipeline.dicom.pixel_format import (
 
 # Which of several decoders pydicom takes first depends on what else is installed; ours is named.
 _PREFERRED_PLUGIN = "pylibjpeg"
+# pydicom's own plugins for these are under the GPL, or stop at 8 bits; imagecodecs (BSD) knows them.
+_BY_IMAGECODECS = frozenset({JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit})
 _PLACE_KEYWORDS = (
     "WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
     "PixelAspectRatio", "EstimatedRadiographicMagnificationFactor", "ImagePositionPatient",
@@ -143,7 +145,7 @@ def read_pixels(path: Path, *, largest_bytes: int = LARGEST_PIXEL_BYTES) -> Pixe
 def is_decodable(transfer_syntax_uid: str) -> bool:
     """Tell whether a decoder for a transfer syntax is installed (asked of pydicom at run time)."""
     try:
-        return transfer_syntax_uid in NATIVE or bool(get_decoder(transfer_syntax_uid).is_available)
+        return transfer_syntax_uid in NATIVE | _BY_IMAGECODECS or bool(get_decoder(transfer_syntax_uid).is_available)
     except NotImplementedError:
         return False
 
@@ -201,6 +203,34 @@ def _native(encoded: bytes, form: PixelFormat, element: PixelElement, source: So
 
 
 def _decoded(encoded: bytes, form: PixelFormat, source: Source) -> Stored:
+    if source.transfer_syntax_uid in _BY_IMAGECODECS:
+        plain = _decoded_by_imagecodecs(encoded, source.transfer_syntax_uid)
+    else:
+        plain = _decoded_by_pydicom(encoded, form, source)
+    if plain.shape != (form.rows, form.columns):
+        raise FileFault("UNDECODABLE_PIXELS")
+    stored = stored_values(plain, form)
+    # RLE packs whole words, unused bits included; the other codecs know numbers, and these must fit (signed ones
+    # may come as the bits that are stored).
+    mask = (1 << form.bits_stored) - 1
+    fits = np.array_equal(stored, plain) or (form.is_signed and np.array_equal(stored & mask, plain))
+    if source.transfer_syntax_uid != RLELossless and not fits:
+        raise FileFault("UNDECODABLE_PIXELS")
+    return stored
+
+
+def _decoded_by_imagecodecs(encoded: bytes, transfer_syntax_uid: str) -> Stored:
+    """Decode one frame of JPEG with more than 8 bits, lossless (process 14) or extended (process 4)."""
+    import imagecodecs
+    from pydicom.encaps import get_frame
+
+    codestream = get_frame(encoded, 0, number_of_frames=1)
+    if transfer_syntax_uid == JPEGExtended12Bit:
+        return np.asarray(imagecodecs.jpeg_decode(codestream)).astype(np.int32)
+    return np.asarray(imagecodecs.jpegsof3_decode(codestream)).astype(np.int32)
+
+
+def _decoded_by_pydicom(encoded: bytes, form: PixelFormat, source: Source) -> Stored:
     options: dict[str, Any] = {
         "rows": form.rows,
         "columns": form.columns,
@@ -215,13 +245,8 @@ def _decoded(encoded: bytes, form: PixelFormat, source: Source) -> Stored:
     decoder = get_decoder(source.transfer_syntax_uid)
     plugin = _PREFERRED_PLUGIN if _PREFERRED_PLUGIN in decoder.available_plugins else ""
     plain, _ = decoder.as_array(encoded, index=0, raw=True, decoding_plugin=plugin, **options)
-    if plain.shape != (form.rows, form.columns):
-        raise FileFault("UNDECODABLE_PIXELS")
-    stored = stored_values(plain, form)
-    # RLE packs whole words, unused bits included; the other codecs know numbers, and these must fit.
-    if source.transfer_syntax_uid != RLELossless and not np.array_equal(stored, plain):
-        raise FileFault("UNDECODABLE_PIXELS")
-    return stored
+    decoded: Stored = plain
+    return decoded
 
 
 def _spacing(dataset: Dataset) -> tuple[Pair | None, str]:
