@@ -15,9 +15,9 @@ from tests.dicom.corpora import outcomes  # noqa: E402  found by the line above
 HEAD = """\
 # Transfer syntaxes
 
-What became of every file of two public corpora: the compression samples of DICOM Working Group 4 with the test files of
-pydicom, and the collection pydicom-data (damaged, odd and exotic files among them). Made by `docs/transfer_syntaxes.py`;
-do not edit by hand. What each code means stands in [reason-codes.md](reason-codes.md).
+What became of every file of two public corpora: the compression samples of DICOM Working Group 4 with the test files
+of pydicom, and the collection pydicom-data (damaged, odd and exotic files among them). Made by
+`docs/transfer_syntaxes.py`; do not edit by hand. What each code means stands in [reason-codes.md](reason-codes.md).
 
 | transfer syntax | files | decoded | left out |
 |---|---|---|---|
