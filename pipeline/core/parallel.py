@@ -17,6 +17,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 # With fewer pixels than this to decode, starting processes (about 2 s) costs more time than it saves.
 FEW_PIXELS = 100_000_000
+# What decoding one series may cost, far above any real one.
+_SERIES_SECONDS = 900.0
+_SERIES_MEMORY_BYTES = 16 << 30
 # Items ahead of the next result for each worker: enough that none waits, few enough that results do not pile up.
 _UNDER_WAY = 4
 _TRIES = 2  # of an item whose process dies: the system may have killed it for want of memory elsewhere
@@ -65,6 +68,27 @@ def map_in_order(
         yield from pool.results(max(1, min(threads, len(items))))
     finally:
         pool.close()
+
+
+def map_series(
+    function: Callable[[T], R], series: Sequence[T], *, pixels: int, threads: int, on_crash: Callable[[T], R]
+) -> Iterator[R]:
+    """Decode series, one result for each, as `map_in_order` does.
+
+    Work of fewer than `FEW_PIXELS` pixels is done in this process. More is done in processes with limits of time
+    and memory, even if it is only one: what a decoder does with a hostile file costs one series then.
+    """
+    if pixels < FEW_PIXELS:
+        yield from map(function, series)
+        return
+    yield from map_in_order(
+        function,
+        series,
+        threads=threads,
+        on_crash=on_crash,
+        seconds=_SERIES_SECONDS,
+        memory_bytes=_SERIES_MEMORY_BYTES,
+    )
 
 
 @dataclass(eq=False)

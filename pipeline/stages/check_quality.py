@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.config import CheckQualitySettings
 from pipeline.core.artefacts import list_files, read_table, write_table
 from pipeline.core.errors import PipelineError
-from pipeline.core.parallel import FEW_PIXELS, map_in_order
+from pipeline.core.parallel import map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Series
 from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
@@ -32,7 +32,7 @@ def check_quality(
     stays ``noted``) names one that is left out while others of its series stay.
     """
     listed = read_table(series, Series)
-    few = sum(one.instances * one.rows * one.columns for one in listed) < FEW_PIXELS
+    size = sum(one.instances * one.rows * one.columns for one in listed)
     limits = Limits(
         min_size=settings.min_size,
         min_contrast=settings.min_contrast,
@@ -41,7 +41,7 @@ def check_quality(
     check = partial(_check, folder=dicom, limits=limits, min_slices=settings.min_slices)
     progress = Progress("check_quality: series", len(listed))
     findings: list[Finding] = []
-    for found in map_in_order(check, listed, threads=1 if few else threads, on_crash=_failed):
+    for found in map_series(check, listed, pixels=size, threads=threads, on_crash=_failed):
         findings += found
         progress.advance()
     excluded = sum(finding.severity == "excluded" for finding in findings)

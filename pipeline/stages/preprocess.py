@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.config import PercentileScaling, PreprocessSettings
 from pipeline.core.artefacts import list_files, read_table, write_table
 from pipeline.core.errors import PipelineError
-from pipeline.core.parallel import FEW_PIXELS, map_in_order
+from pipeline.core.parallel import map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Image, Series
 from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
@@ -62,7 +62,7 @@ def preprocess(
     checked = read_table(quality, Finding)
     left_out = frozenset(one.unit_id for one in checked if one.severity == "excluded" or one.unit == "image")
     listed = [one for one in read_table(series, Series) if one.name not in left_out]
-    few = sum(one.instances * one.rows * one.columns for one in listed) < FEW_PIXELS
+    size = sum(one.instances * one.rows * one.columns for one in listed)
     volumes.mkdir(parents=True, exist_ok=True)
     work = partial(_process, folder=dicom, left_out=left_out, steps=_steps(settings), volumes=volumes)
     progress = Progress("preprocess: series", len(listed))
@@ -70,7 +70,7 @@ def preprocess(
     stacked: list[Image] = []
     findings: list[Finding] = []
     with PixelStoreWriter(pixels, size=settings.size, dtype=settings.dtype) as store:
-        for outcome in map_in_order(work, listed, threads=1 if few else threads, on_crash=_failed):
+        for outcome in map_series(work, listed, pixels=size, threads=threads, on_crash=_failed):
             for image, stored in outcome.images:
                 if stored is None:
                     stacked.append(image)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from pipeline.core import parallel
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import map_in_order
 
@@ -118,3 +119,29 @@ def test_nobody_is_left_working_when_results_are_no_longer_wanted():
 
 def test_no_items_need_no_processes():
     assert list(map_in_order(_square, [], threads=2, on_crash=_lost, seconds=1)) == []
+
+
+def test_small_series_stay_in_this_process_and_large_ones_do_not(monkeypatch):
+    def here(pixels):
+        return list(parallel.map_series(_process_number, [1, 2], pixels=pixels, threads=1, on_crash=lambda _: -1))
+
+    assert set(here(10)) == {os.getpid()}
+    monkeypatch.setattr(parallel, "FEW_PIXELS", 5)
+    assert os.getpid() not in here(10)
+
+
+def test_a_series_that_hangs_costs_itself_only(monkeypatch):
+    monkeypatch.setattr(parallel, "FEW_PIXELS", 5)
+    monkeypatch.setattr(parallel, "_SERIES_SECONDS", 3.0)
+    found = parallel.map_series(_hang_at_two, [1, 2, 3], pixels=10, threads=1, on_crash=lambda _: -1)
+    assert list(found) == [1, -1, 3]
+
+
+def _process_number(_item):
+    return os.getpid()
+
+
+def _hang_at_two(item):
+    if item == 2:
+        time.sleep(60)
+    return item

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import CheckQualitySettings
+from pipeline.core import parallel
 from pipeline.core.artefacts import read_table
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
@@ -212,7 +213,7 @@ def test_no_series_at_all(study):
 
 
 def test_processes_find_the_same(study, monkeypatch):
-    monkeypatch.setattr(stage, "FEW_PIXELS", 1)
+    monkeypatch.setattr(parallel, "FEW_PIXELS", 1)
     study.add_images(radiograph(1))
     study.add_images(np.full((80, 80), 1000, np.uint16))
     study.add_images(radiograph(2, (30, 80)))

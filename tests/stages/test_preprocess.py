@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import PercentileScaling, PreprocessSettings, WindowScaling
+from pipeline.core import parallel
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
@@ -432,7 +433,7 @@ def test_processes_write_the_same_bytes(study, monkeypatch):
     study.add_volume(values, places, SHUFFLED)
     _preprocess(study)
     alone = _outputs(study.folder)
-    monkeypatch.setattr(stage, "FEW_PIXELS", 1)
+    monkeypatch.setattr(parallel, "FEW_PIXELS", 1)
     _preprocess(study, threads=2)
     assert _outputs(study.folder) == alone
     assert len(alone) == 5
