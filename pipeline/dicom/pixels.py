@@ -8,7 +8,15 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ExplicitVRBigEndian, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from pipeline.core.records import Pair
 from pipeline.dicom import elements
@@ -34,8 +42,10 @@ from pipeline.dicom.pixel_format import (
 
 # Which of several decoders pydicom takes first depends on what else is installed; ours is named.
 _PREFERRED_PLUGIN = "pylibjpeg"
-# pydicom's own plugins for these are under the GPL, or stop at 8 bits; imagecodecs (BSD) knows them.
-_BY_IMAGECODECS = frozenset({JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit})
+# pydicom's own plugins for these are under the GPL, not packaged for conda, or stop at 8 bits; imagecodecs is none
+# of it.
+_JPEG_LS = frozenset({JPEGLSLossless, JPEGLSNearLossless})
+_BY_IMAGECODECS = frozenset({JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit}) | _JPEG_LS
 _PLACE_KEYWORDS = (
     "WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
     "PixelAspectRatio", "EstimatedRadiographicMagnificationFactor", "ImagePositionPatient",
@@ -220,11 +230,13 @@ def _decoded(encoded: bytes, form: PixelFormat, source: Source) -> Stored:
 
 
 def _decoded_by_imagecodecs(encoded: bytes, transfer_syntax_uid: str) -> Stored:
-    """Decode one frame of JPEG with more than 8 bits, lossless (process 14) or extended (process 4)."""
+    """Decode one frame of JPEG-LS, or of JPEG with more than 8 bits: lossless (process 14) or extended (process 4)."""
     import imagecodecs
     from pydicom.encaps import get_frame
 
     codestream = get_frame(encoded, 0, number_of_frames=1)
+    if transfer_syntax_uid in _JPEG_LS:
+        return np.asarray(imagecodecs.jpegls_decode(codestream)).astype(np.int32)
     if transfer_syntax_uid == JPEGExtended12Bit:
         return np.asarray(imagecodecs.jpeg_decode(codestream)).astype(np.int32)
     return np.asarray(imagecodecs.jpegsof3_decode(codestream)).astype(np.int32)
