@@ -68,6 +68,9 @@ class Instance(Identified):
     acquisition_time: str = ""  # HHMMSS.FFFFFF as found
     slice_thickness_mm: float | None = None
     has_contrast_agent: bool = False
+    diffusion_direction: Triple | None = None
+    stack_id: str = ""  # of a frame, where an object holds several stacks
+    frame: int = 0  # which frame of the file this is, from 1; 0 stands for the whole file
     part: int = 0  # which volume of a series that holds several, from 1; 0 if it holds one
     part_axis: str = ""  # what tells the parts apart
     study_date: str = ""  # YYYYMMDD as found
@@ -78,6 +81,43 @@ class Instance(Identified):
     manufacturer_model: str = ""
     body_part: str = ""
     view_position: str = ""
+
+    @property
+    def unit_uid(self) -> str:
+        """Names the instance, or its one frame: what pseudonyms are made of."""
+        return f"{self.sop_uid}#{self.frame}" if self.frame else self.sop_uid
+
+
+class Plane(Identified):
+    """What one frame of an object with several says of itself, where it differs from the others; lengths in mm."""
+
+    image_position_mm: Triple
+    image_orientation: Cosines
+    pixel_spacing_mm: Pair
+    slice_thickness_mm: float | None = None
+    image_type: tuple[str, ...] = ()
+    acquisition_number: int | None = None
+    temporal_position: int | None = None
+    echo_time_ms: float | None = None
+    trigger_time_ms: float | None = None
+    b_value_s_mm2: float | None = None
+    diffusion_direction: Triple | None = None
+    acquisition_time: str = ""
+    stack_id: str = ""
+
+
+class MultiFrameInstance(Instance):
+    """One accepted DICOM file that holds several slices (enhanced multi-frame, mosaic): its frames, in their order."""
+
+    planes: tuple[Plane, ...]
+
+    def expanded(self) -> tuple[Instance, ...]:
+        """Give one instance for each frame; `frame` says which."""
+        whole = {name: value for name, value in self if name in Instance.model_fields}
+        return tuple(
+            Instance.model_construct(**{**whole, **dict(plane), "frame": number, "instance_number": number})
+            for number, plane in enumerate(self.planes, start=1)
+        )
 
 
 class RejectedFile(Identified):

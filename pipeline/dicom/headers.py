@@ -149,6 +149,8 @@ def _checked(
     if not _is_image_class(sop_class):
         raise FileFault("UNSUPPORTED_IMAGE")
     form = pixel_format(dataset, largest_bytes)
+    if form.frames != 1:
+        raise FileFault("UNSUPPORTED_IMAGE")
     if not is_decodable(source.transfer_syntax_uid):
         raise FileFault("UNSUPPORTED_TRANSFER_SYNTAX")
     check_pixel_data(source, pixels, form)

@@ -46,7 +46,7 @@ _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """One grey image: its size and how its values are stored (PS3.3, section C.7.6.3)."""
+    """Grey frames of one size, and how their values are stored (PS3.3, section C.7.6.3)."""
 
     rows: int
     columns: int
@@ -54,11 +54,17 @@ class PixelFormat:
     bits_stored: int
     is_signed: bool
     photometric_interpretation: str
+    frames: int = 1
+
+    @property
+    def frame_bytes(self) -> int:
+        """Length of the decoded pixels of one frame."""
+        return self.rows * self.columns * self.bits_allocated // 8
 
     @property
     def size_bytes(self) -> int:
         """Length of the decoded pixels."""
-        return self.rows * self.columns * self.bits_allocated // 8
+        return self.frame_bytes * self.frames
 
     @property
     def stored_range(self) -> tuple[int, int]:
@@ -81,8 +87,8 @@ class PixelElement:
         Whether the value is a sequence of fragments (PS3.5, section A.4).
     first_fragment
         Position and length of the first fragment behind the offset table; (0, 0) if there is none.
-    fragments_bytes
-        Length of all fragments together.
+    fragments_bytes, fragments
+        Length of all fragments together, and their number.
     """
 
     representation: str
@@ -91,6 +97,7 @@ class PixelElement:
     is_encapsulated: bool = False
     first_fragment: tuple[int, int] = (0, 0)
     fragments_bytes: int = 0
+    fragments: int = 0
 
 
 def pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
@@ -100,7 +107,7 @@ def pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
     ------
     FileFault
         ``BAD_DIMENSIONS`` if a dimension is missing, zero or more than `largest_bytes` when decoded;
-        ``UNSUPPORTED_IMAGE`` if it is not one grey frame of 8 or 16 bits.
+        ``UNSUPPORTED_IMAGE`` if it does not hold grey frames of 8 or 16 bits.
     """
     rows, columns = elements.integer(dataset, "Rows"), elements.integer(dataset, "Columns")
     frames = _one_if_absent(dataset, "NumberOfFrames")
@@ -115,7 +122,7 @@ def pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
     sign = elements.integer(dataset, "PixelRepresentation")
     photometric = elements.text(dataset, "PhotometricInterpretation")
     is_supported = (
-        (frames, samples) == (1, 1)
+        samples == 1
         and photometric in GREY
         and allocated in {8, 16}
         and stored is not None
@@ -125,7 +132,7 @@ def pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
     )
     if not is_supported:
         raise FileFault("UNSUPPORTED_IMAGE")
-    return PixelFormat(rows, columns, allocated or 0, stored or 0, sign == 1, photometric)
+    return PixelFormat(rows, columns, allocated or 0, stored or 0, sign == 1, photometric, frames)
 
 
 def pixel_element(source: Source) -> PixelElement:
@@ -173,9 +180,11 @@ def check_pixel_data(source: Source, found: PixelElement, expected: PixelFormat)
         if found.length not in {expected.size_bytes, expected.size_bytes + expected.size_bytes % 2}:
             raise FileFault("BAD_DIMENSIONS")
         return
+    if found.fragments < expected.frames:
+        raise FileFault("TRUNCATED_FILE")
     if syntax == RLELossless:
         # A run costs at most one byte more for every 128 (PS3.5, G.3.1); the header has 64 bytes.
-        if found.fragments_bytes > expected.size_bytes * 129 // 128 + expected.rows * 4 + 128:
+        if found.fragments_bytes > expected.size_bytes * 129 // 128 + expected.frames * (expected.rows * 4 + 128):
             raise FileFault("BAD_DIMENSIONS")
         return
     start, length = found.first_fragment
@@ -233,7 +242,7 @@ def _encapsulated(source: Source, representation: str, start: int) -> PixelEleme
         group, element, length = struct.unpack("<HHL", _exactly(source, 8))
         tag = group << 16 | element
         if tag == _SEQUENCE_DELIMITER:
-            return PixelElement(representation, start, at - start, True, first, total)
+            return PixelElement(representation, start, at - start, True, first, total, index - 1)
         if tag != _ITEM or length == _UNDEFINED_LENGTH:
             break
         if at + 8 + length > source.end:

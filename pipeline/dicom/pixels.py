@@ -163,6 +163,8 @@ def is_decodable(transfer_syntax_uid: str) -> bool:
 def _read(source: Source, largest_bytes: int) -> PixelData:
     dataset = read_elements(source, _TAGS)
     form = pixel_format(dataset, largest_bytes)
+    if form.frames != 1:
+        raise FileFault("UNSUPPORTED_IMAGE")
     if not is_decodable(source.transfer_syntax_uid):
         raise FileFault("UNSUPPORTED_TRANSFER_SYNTAX")
     element = pixel_element(source)

@@ -95,5 +95,5 @@ def test_limits_are_kept_for_every_combination(rows, columns, frames, bits):
     except FileFault as fault:
         assert fault.code in {"BAD_DIMENSIONS", "UNSUPPORTED_IMAGE"}  # noqa: PT017
     else:
-        assert frames == 1
-        assert 0 < found.size_bytes == found.rows * found.columns * bits // 8 <= LIMIT
+        assert 0 < found.size_bytes == found.rows * found.columns * bits // 8 * found.frames <= LIMIT
+        assert found.frames == frames
