@@ -195,6 +195,7 @@ class Series(Record):
     scanner: str = ""  # manufacturer and model
     body_part: str = ""
     view_position: str = ""
+    is_compressed: bool = False  # whether reading its pixels takes a decoder
     study_date: str = ""  # YYYY-MM-DD, shifted by the patient's own number of days
     patient_age_years: float | None = Field(default=None, ge=0, le=90)  # 90 stands for "above 89"
     patient_sex: str = ""

@@ -236,10 +236,10 @@ def _parsed(stream: io.BufferedReader, size: int, largest_inflated_bytes: int) -
     )
 
 
-def read_elements(source: Source, tags: Sequence[int]) -> Dataset:
+def read_elements(source: Source, tags: Sequence[int], *, largest_value_bytes: int = _LARGEST_VALUE_BYTES) -> Dataset:
     """Read some elements up to the pixel data, and leave the body at the pixel data (or at its end).
 
-    Values longer than a megabyte are skipped, not read.
+    Longer values than `largest_value_bytes` are skipped, not read.
 
     Raises
     ------
@@ -252,6 +252,7 @@ def read_elements(source: Source, tags: Sequence[int]) -> Dataset:
         source.is_little_endian,
         stop=lambda tag: tag == PIXEL_DATA or tag in _FLOAT_PIXEL_DATA,
         tags=tags,
+        largest_value_bytes=largest_value_bytes,
     )
 
 
@@ -314,6 +315,7 @@ def _read_elements(
     *,
     stop: Callable[[BaseTag], bool],
     tags: Sequence[int] | None = None,
+    largest_value_bytes: int = _LARGEST_VALUE_BYTES,
 ) -> Dataset:
     seen = 0
 
@@ -328,7 +330,7 @@ def _read_elements(
             is_implicit,
             is_little_endian,
             stop_when=stop_when,
-            defer_size=_LARGEST_VALUE_BYTES,
+            defer_size=largest_value_bytes,
             specific_tags=list(tags) if tags is not None else None,
         )
     except Exception:  # noqa: BLE001  a damaged header makes pydicom raise nearly anything; its texts repeat values
