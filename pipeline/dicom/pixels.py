@@ -160,8 +160,28 @@ def is_decodable(transfer_syntax_uid: str) -> bool:
         return False
 
 
-def _read(source: Source, largest_bytes: int) -> PixelData:
-    dataset = read_elements(source, _TAGS)
+def stored_pixels(source: Source, dataset: Dataset, largest_bytes: int) -> tuple[PixelFormat, Stored]:
+    """Check and decode the one frame of an open file.
+
+    Parameters
+    ----------
+    source
+        Its body stands at the pixel data.
+    dataset
+        The header, with the attributes named in `PIXEL_FORMAT_KEYWORDS`.
+    largest_bytes
+        Largest length of the decoded pixels.
+
+    Returns
+    -------
+    tuple
+        The format, and the stored values, shape (rows, columns).
+
+    Raises
+    ------
+    FileFault
+        With the reason why it cannot be decoded. Decoders may raise nearly anything else.
+    """
     form = pixel_format(dataset, largest_bytes)
     if form.frames != 1:
         raise FileFault("UNSUPPORTED_IMAGE")
@@ -176,6 +196,12 @@ def _read(source: Source, largest_bytes: int) -> PixelData:
         if source.transfer_syntax_uid in NATIVE
         else _decoded(encoded, form, source)
     )
+    return form, stored
+
+
+def _read(source: Source, largest_bytes: int) -> PixelData:
+    dataset = read_elements(source, _TAGS)
+    form, stored = stored_pixels(source, dataset, largest_bytes)
     # The ends of the stored range and the padding marks go through the same transformation as the pixels.
     marks = padding_marks(dataset, form, source.is_little_endian)
     values, unit = modality_values(dataset, stored, form, source.is_little_endian)
