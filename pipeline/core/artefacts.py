@@ -149,6 +149,24 @@ def read_parquet(path: Path, kind: type[R]) -> Iterator[R]:
         raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
 
 
+def count_parquet(path: Path) -> int:
+    """Give the number of rows of a Parquet table, without reading them.
+
+    Raises
+    ------
+    ArtefactError
+        If the file is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        what = f"cannot read the table ({type(error).__name__})"
+        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
+
+
 def write_document(path: Path, document: Record) -> None:
     """Write one record as indented JSON, keys in the order of the fields; the same record, the same bytes."""
     _require_place(path, type(document))

@@ -15,6 +15,7 @@ Level = Literal["patient", "image"]
 Triple = tuple[float, float, float]
 Cosines = tuple[float, float, float, float, float, float]
 Pair = tuple[float, float]
+_MOST_FRAMES = 100_000  # of one file
 
 
 class Record(BaseModel):
@@ -112,10 +113,14 @@ class MultiFrameInstance(Instance):
     planes: tuple[Plane, ...]
 
     def expanded(self) -> tuple[Instance, ...]:
-        """Give one instance for each frame; `frame` says which."""
+        """Give one instance for each frame; `frame` says which.
+
+        Instance numbers follow the files, and the frames within a file.
+        """
         whole = {name: value for name, value in self if name in Instance.model_fields}
+        before = (self.instance_number or 0) * _MOST_FRAMES
         return tuple(
-            Instance.model_construct(**{**whole, **dict(plane), "frame": number, "instance_number": number})
+            Instance.model_construct(**{**whole, **dict(plane), "frame": number, "instance_number": before + number})
             for number, plane in enumerate(self.planes, start=1)
         )
 

@@ -23,6 +23,7 @@ from pipeline.dicom.files import (
     quiet,
     read_elements,
 )
+from pipeline.dicom.frames import CLASSIC, plane_facts, with_planes
 from pipeline.dicom.geometry import is_orientation
 from pipeline.dicom.pixel_format import (
     PIXEL_FORMAT_KEYWORDS,
@@ -43,7 +44,7 @@ _KEYWORDS = (
     "IssuerOfPatientID", "FrameOfReferenceUID", "ImageType", "SeriesDescription", "AcquisitionNumber",
     "TemporalPositionIdentifier", "EchoTime", "TriggerTime", "DiffusionBValue", "AcquisitionTime", "SliceThickness",
     "ContrastBolusAgent", "InstitutionName", "Manufacturer", "ManufacturerModelName", "BodyPartExamined",
-    "ViewPosition",
+    "ViewPosition", "DiffusionGradientOrientation",
 )  # fmt: skip
 _TAGS = tuple(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds (PS3.4, B.5)
@@ -76,7 +77,9 @@ def read_header(path: Path, relative_path: str, *, modalities: Collection[str], 
     """
     try:
         with quiet(), opened(path, largest_bytes + INFLATION_ROOM_BYTES, _TAGS) as source:
-            return _instance(source, relative_path, modalities, largest_bytes)
+            found = _instance(source, relative_path, modalities, largest_bytes)
+        with quiet():
+            return _with_planes(path, found, largest_bytes + INFLATION_ROOM_BYTES)
     except FileFault as fault:
         return Refusal(fault.code, fault.slot) if fault.slot else fault.code
     except OSError:
@@ -137,6 +140,13 @@ def _instance(source: Source, relative_path: str, modalities: Collection[str], l
         raise FileFault(fault.code, slot) from None
 
 
+def _with_planes(path: Path, found: Instance, room_bytes: int) -> Instance:
+    try:
+        return with_planes(path, found, room_bytes)
+    except FileFault as fault:
+        raise FileFault(fault.code, Slot(found.series_uid, found.sop_uid)) from None
+
+
 def _checked(
     dataset: Dataset, source: Source, relative_path: str, modalities: Collection[str], largest_bytes: int
 ) -> Instance:
@@ -149,12 +159,14 @@ def _checked(
     if not _is_image_class(sop_class):
         raise FileFault("UNSUPPORTED_IMAGE")
     form = pixel_format(dataset, largest_bytes)
-    if form.frames != 1:
+    is_enhanced = sop_class in CLASSIC and modality in SLICE_MODALITIES
+    if form.frames != 1 and not is_enhanced:
         raise FileFault("UNSUPPORTED_IMAGE")
     if not is_decodable(source.transfer_syntax_uid):
         raise FileFault("UNSUPPORTED_TRANSFER_SYNTAX")
     check_pixel_data(source, pixels, form)
-    _check_geometry(dataset, modality)
+    if not is_enhanced:
+        _check_geometry(dataset, modality)
     return _record(dataset, source, relative_path, sop_class, form)
 
 
@@ -194,7 +206,6 @@ def _check_geometry(dataset: Dataset, modality: str) -> None:
 def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str, form: PixelFormat) -> Instance:
     modality = elements.text(dataset, "Modality")
     study_date = elements.text(dataset, "StudyDate")
-    spacings = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
     burned_in = {"YES": True, "NO": False}.get(elements.text(dataset, "BurnedInAnnotation").upper())
     number = elements.number(dataset, "InstanceNumber")
     birth_date = elements.text(dataset, "PatientBirthDate")
@@ -215,7 +226,7 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
         kind="slice" if modality in SLICE_MODALITIES else "image",
         rows=form.rows,
         columns=form.columns,
-        frames=1,
+        frames=form.frames,
         samples_per_pixel=1,
         bits_allocated=form.bits_allocated,
         bits_stored=form.bits_stored,
@@ -223,19 +234,8 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
         photometric_interpretation=form.photometric_interpretation,
         burned_in_annotation=burned_in,
         instance_number=int(number) if number is not None and abs(number) < math.ldexp(1, 31) else None,
-        image_position_mm=elements.triple(dataset, "ImagePositionPatient"),
-        image_orientation=elements.cosines(dataset, "ImageOrientationPatient"),
-        pixel_spacing_mm=next((pair for word in spacings if (pair := elements.positive_pair(dataset, word))), None),
         frame_of_reference_uid=elements.text(dataset, "FrameOfReferenceUID"),
-        image_type=elements.texts(dataset, "ImageType"),
         series_description=elements.text(dataset, "SeriesDescription"),
-        acquisition_number=elements.integer(dataset, "AcquisitionNumber"),
-        temporal_position=elements.integer(dataset, "TemporalPositionIdentifier"),
-        echo_time_ms=elements.number(dataset, "EchoTime"),
-        trigger_time_ms=elements.number(dataset, "TriggerTime"),
-        b_value_s_mm2=elements.number(dataset, "DiffusionBValue"),
-        acquisition_time=elements.text(dataset, "AcquisitionTime"),
-        slice_thickness_mm=elements.number(dataset, "SliceThickness"),
         has_contrast_agent=bool(elements.text(dataset, "ContrastBolusAgent")),
         study_date=study_date,
         patient_age_years=age_years(elements.text(dataset, "PatientAge"), birth_date, study_date),
@@ -245,4 +245,5 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
         manufacturer_model=elements.text(dataset, "ManufacturerModelName"),
         body_part=elements.text(dataset, "BodyPartExamined"),
         view_position=elements.text(dataset, "ViewPosition"),
+        **plane_facts(dataset),
     )

@@ -1,7 +1,12 @@
-"""Rewriting: one file of the archive becomes one de-identified file, or a reason code; its pixels stay as they are."""
+"""Rewriting: a file of the archive becomes de-identified files of one image each, or a reason code.
+
+Pixels stay as they are, but for mosaics, whose tiles become slices.
+"""
 
 import hashlib
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +20,12 @@ from pipeline.dicom import elements
 from pipeline.dicom.confidentiality import Identity, deidentified, fixed_words, profile
 from pipeline.dicom.encoding import encoded_file, encoded_header
 from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, Source, head_sha256, opened, quiet, read_elements
+from pipeline.dicom.frames import GROUP_TAGS, LARGEST_GROUPS_BYTES, set_element
 from pipeline.dicom.hazards import HAZARD_TAGS, hazard
 from pipeline.dicom.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
 from pipeline.dicom.paths import from_text
-from pipeline.dicom.pixel_format import pixel_element
 from pipeline.dicom.pseudonyms import Pseudonyms
+from pipeline.dicom.splitting import Single, decoded_bytes, singles
 
 _IDENTITY_KEYWORDS = (*NAME_KEYWORDS, *CODE_KEYWORDS, *UID_KEYWORDS, "PatientBirthDate")
 WORTH_PROCESSES = 400  # fewest instances for which starting worker processes pays
@@ -39,7 +45,7 @@ _SHORTEST_WORD_IN_CODESTREAM = 6
 class Rewritten:
     """What later stages may know about a de-identified instance; every identifier is a pseudonym."""
 
-    source_sha256: str
+    source_sha256: str  # of the whole file, and the number of the frame
     patient: str
     study_uid: str
     series_uid: str
@@ -52,6 +58,7 @@ class Rewritten:
     rows: int
     columns: int
     photometric_interpretation: str
+    is_compressed: bool
     scanner: str
     body_part: str
     view_position: str
@@ -81,14 +88,19 @@ class Rewriter:
     pseudonyms: Pseudonyms
     largest_date_shift_days: int
 
-    def __call__(self, instance: Instance) -> Rewritten | str:
-        """De-identify one instance.
+    def __call__(self, instances: Sequence[Instance]) -> list[Rewritten] | str:
+        """De-identify one file.
+
+        Parameters
+        ----------
+        instances
+            The file, or those of its frames that are wanted.
 
         Returns
         -------
-        Rewritten | str
-            What was written, or ``BURNED_IN_ANNOTATION``, ``PIXELS_MAY_IDENTIFY`` or ``DEIDENTIFICATION_FAILED``,
-            in which case nothing was.
+        list | str
+            What was written for each, or ``BURNED_IN_ANNOTATION``, ``PIXELS_MAY_IDENTIFY`` or
+            ``DEIDENTIFICATION_FAILED``, in which case nothing was.
 
         Raises
         ------
@@ -97,7 +109,7 @@ class Rewriter:
         """
         try:
             with quiet():
-                return self._rewrite(instance)
+                return self._rewrite(instances)
         except PipelineError:
             raise
         except FileFault as fault:
@@ -105,30 +117,46 @@ class Rewriter:
         except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
             return FAILED
 
-    def _rewrite(self, instance: Instance) -> Rewritten:
-        room = instance.rows * instance.columns * instance.bits_allocated // 8 + INFLATION_ROOM_BYTES
-        with opened(self._inside_source(instance), room) as file:
+    def _rewrite(self, instances: Sequence[Instance]) -> list[Rewritten]:
+        first = instances[0]
+        with opened(self._inside_source(first), decoded_bytes(first) + INFLATION_ROOM_BYTES) as file:
             now = (file.size_bytes, file.modified_ns, head_sha256(file))
-            if now != (instance.size_bytes, instance.modified_ns, instance.head_sha256):
+            if now != (first.size_bytes, first.modified_ns, first.head_sha256):
                 raise FileFault(FAILED)  # not the file that was scanned
             digest = _whole_sha256(file)
-            found = read_elements(file, _TAGS)
-            code = hazard(found)
-            if code:
-                raise FileFault(code)
-            place = pixel_element(file)
-            file.body.seek(place.start)
-            pixels = file.body.read(place.length)
-        identity = Identity(self.pseudonyms, instance.patient_id, self.largest_date_shift_days, identity_tokens(found))
-        result = deidentified(found, identity)
-        header = encoded_header(result, instance.transfer_syntax_uid)
-        _refuse_leaks(result, b"".join(header), identity.tokens, pixels if place.is_encapsulated else b"")
-        written = self._describe(result, instance, digest)
+            if first.frame:
+                found = read_elements(file, (*_TAGS, *GROUP_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
+            else:
+                found = read_elements(file, _TAGS)
+            tokens = identity_tokens(found)
+            written: list[tuple[Path, Rewritten]] = []
+            try:
+                for single in singles(file, found, instances):
+                    written.append(self._write(single, tokens, digest))
+            except BaseException:
+                for path, _ in written:  # a part of a file is no file
+                    with suppress(OSError):
+                        path.unlink()
+                raise
+        return [one for _, one in written]
+
+    def _write(self, single: Single, tokens: Tokens, digest: str) -> tuple[Path, Rewritten]:
+        instance, syntax, pixels = single.instance, single.transfer_syntax_uid, single.pixels
+        code = hazard(single.header)
+        if code:
+            raise FileFault(code)
+        if instance.frame:
+            set_element(single.header, "SOPInstanceUID", instance.unit_uid)
+        identity = Identity(self.pseudonyms, instance.patient_id, self.largest_date_shift_days, tokens)
+        result = deidentified(single.header, identity)
+        header = encoded_header(result, syntax)
+        _refuse_leaks(result, b"".join(header), tokens, pixels if single.place.is_encapsulated else b"")
+        written = self._describe(result, single, digest)
         series = f"{written.series_uid}-{written.part}" if written.part else written.series_uid
         target = self.target / series / f"{written.sop_uid}.dcm"
         with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
-            stream.writelines(encoded_file(header, instance.transfer_syntax_uid, place, pixels))
-        return written
+            stream.writelines(encoded_file(header, syntax, single.place, pixels))
+        return target, written
 
     def _inside_source(self, instance: Instance) -> Path:
         """Refuse a path that has come to lead out of the folder (a folder replaced by a link since the scan)."""
@@ -138,10 +166,11 @@ class Rewriter:
             raise FileFault(FAILED)
         return path
 
-    def _describe(self, result: Dataset, instance: Instance, digest: str) -> Rewritten:
+    def _describe(self, result: Dataset, single: Single, digest: str) -> Rewritten:
+        instance = single.instance
         scanner = " ".join(filter(None, (elements.text(result, k) for k in ("Manufacturer", "ManufacturerModelName"))))
         return Rewritten(
-            source_sha256=digest,
+            source_sha256=f"{digest}-{instance.frame:06d}",
             patient=elements.text(result, "PatientID"),
             study_uid=elements.text(result, "StudyInstanceUID"),
             series_uid=elements.text(result, "SeriesInstanceUID"),
@@ -154,6 +183,7 @@ class Rewriter:
             rows=instance.rows,
             columns=instance.columns,
             photometric_interpretation=instance.photometric_interpretation,
+            is_compressed=single.place.is_encapsulated,
             scanner=scanner,
             body_part=elements.text(result, "BodyPartExamined"),
             view_position=elements.text(result, "ViewPosition"),

@@ -9,7 +9,7 @@ from pipeline.dicom.headers import age_years, parsed_date
 from pipeline.dicom.rewriting import Rewritten
 
 
-def series_records(instances: Iterable[Rewritten]) -> list[Series]:
+def series_records(instances: Iterable[Rewritten]) -> list[tuple[str, Series]]:
     """Describe each series, or each part of one that holds several volumes.
 
     What its instances agree on is said; where they do not, nothing is. Rows and columns are those of one
@@ -18,12 +18,12 @@ def series_records(instances: Iterable[Rewritten]) -> list[Series]:
     Returns
     -------
     list
-        In an order that depends on the files' contents only, not on the key.
+        Each with what to sort by, so that the order depends on the files' contents only, not on the key.
     """
     groups: dict[tuple[str, int], list[Rewritten]] = defaultdict(list)
     for instance in sorted(instances, key=lambda one: one.source_sha256):
         groups[instance.series_uid, instance.part].append(instance)
-    return [_record(group) for group in groups.values()]
+    return [(group[0].source_sha256, _record(group)) for group in groups.values()]
 
 
 def _record(group: list[Rewritten]) -> Series:
@@ -42,6 +42,7 @@ def _record(group: list[Rewritten]) -> Series:
         rows=first.rows,
         columns=first.columns,
         photometric_interpretation=first.photometric_interpretation,
+        is_compressed=any(one.is_compressed for one in group),
         site=_agreed(one.site for one in group),
         scanner=_agreed(one.scanner for one in group),
         body_part=_agreed(one.body_part for one in group),

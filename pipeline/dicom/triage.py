@@ -13,12 +13,12 @@ import numpy as np
 
 from pipeline.core.records import Instance
 from pipeline.dicom.geometry import DUPLICATE_MM, FEWEST_SLICES
+from pipeline.dicom.mosaic import is_mosaic
 
 # Slices whose direction cosines differ by more belong to different stacks; smaller differences are a fault of
 # one stack, which is found when it is stacked.
 _OTHER_ORIENTATION = 1e-2
 _LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
-_MOSAIC = "MOSAIC"
 _SECONDARY = "SECONDARY"
 
 # What may tell volumes apart that lie in one place, by the words of a report; the first that works is taken.
@@ -26,6 +26,8 @@ AXES: dict[str, Callable[[Instance], Hashable]] = {
     "image type": lambda one: one.image_type[2:],
     "echo time": lambda one: one.echo_time_ms,
     "b-value": lambda one: one.b_value_s_mm2,
+    "diffusion direction": lambda one: one.diffusion_direction or ("none" if one.b_value_s_mm2 is not None else None),
+    "stack": lambda one: one.stack_id,
     "temporal position": lambda one: one.temporal_position,
     "acquisition number": lambda one: one.acquisition_number,
     "trigger time": lambda one: one.trigger_time_ms,
@@ -91,7 +93,7 @@ def _no_slice_of_a_volume(one: Instance) -> str:
         return ""
     if words & _LOCALIZER:
         return "LOCALIZER"
-    if _MOSAIC in words:
+    if is_mosaic(one.image_type) and not one.frame:
         return "MOSAIC_IMAGE"
     if len(one.image_type) > 1 and one.image_type[1].upper() == _SECONDARY:
         return "SECONDARY_IMAGE"

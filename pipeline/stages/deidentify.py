@@ -1,12 +1,13 @@
 """Replace or remove everything that identifies a patient; pixels stay as they are."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
 from pathlib import Path
 
 from pipeline.config import DeidentifySettings
-from pipeline.core.artefacts import read_parquet, write_table
-from pipeline.core.errors import DicomError
+from pipeline.core.artefacts import count_parquet, read_parquet, write_table
+from pipeline.core.errors import ArtefactError, DicomError
 from pipeline.core.parallel import map_in_order
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Instance, PseudonymLink
@@ -14,6 +15,8 @@ from pipeline.core.records import Series as SeriesRecord
 from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
 from pipeline.dicom.series import series_records
+
+_BATCH = 20_000  # files
 
 
 def deidentify(
@@ -61,42 +64,69 @@ def deidentify(
     """
     close_to_others(pseudonyms.parent)
     names = Pseudonyms(read_or_create_key(key))
-    # By content, not by pseudonym: the order of what follows must not depend on the key.
-    found = sorted(read_parquet(instances, Instance), key=lambda one: (one.head_sha256, one.sop_uid))
     dicom.mkdir(parents=True, exist_ok=True)
     rewriter = Rewriter(source, dicom, names, settings.max_date_shift_days)
-    progress = Progress("deidentify: instances", len(found))
-    written: list[Rewritten] = []
-    findings: list[Finding] = []
-    results = map_in_order(
-        rewriter, found, threads=threads if len(found) >= WORTH_PROCESSES else 1, on_crash=lambda _: FAILED
-    )
-    for instance, result in zip(found, results, strict=True):
-        if isinstance(result, str):
-            findings.append(_finding(names.uid(instance.sop_uid), result))
-        else:
-            written.append(result)
-        progress.advance()
-    records = series_records(written)
-    write_table(series, SeriesRecord, records)
-    write_table(pseudonyms, PseudonymLink, _links({one.patient_id for one in found}, names, settings))
+    entered = count_parquet(instances)
+    progress = Progress("deidentify: instances", entered)
+    patients: set[str] = set()
+    refused: list[tuple[str, Finding]] = []
+    records: list[tuple[str, SeriesRecord]] = []
+    files = _by_file(instances)
+    results = _rewritten(rewriter, files, threads=threads if entered >= WORTH_PROCESSES else 1)
+    for _, group in groupby(results, key=lambda one: one[0][0].series_uid):
+        written: list[Rewritten] = []
+        for file, result in group:
+            patients.add(file[0].patient_id)
+            if isinstance(result, str):
+                refused += [(one.head_sha256, _finding(names.uid(one.unit_uid), result)) for one in file]
+            else:
+                written += result
+            progress.advance(len(file))
+        records += series_records(written)
+    # By content, not by pseudonym or path: the order must not depend on the key, nor tell anything of the names.
+    listed = [record for _, record in sorted(records, key=lambda one: (one[0], one[1].part))]
+    findings = [finding for _, finding in sorted(refused, key=lambda one: one[0])]
+    write_table(series, SeriesRecord, listed)
+    write_table(pseudonyms, PseudonymLink, _links(patients, names, settings))
     write_table(quarantine, Finding, findings)
     step = FlowStep(
         stage="deidentify",
         unit="instance",
-        entered=len(found),
+        entered=entered,
         excluded=len(findings),
-        left=len(written),
+        left=entered - len(findings),
         produced_unit="series",
-        produced=len(records),
+        produced=len(listed),
     )
     write_table(flow, FlowStep, [step])
     reasons = ", ".join(f"{code} {n}" for code, n in sorted(Counter(one.code for one in findings).items()))
     say(f"deidentify: {step.left} of {step.entered} instances written, in {step.produced} series")
     say(f"deidentify: kept out: {reasons or 'none'}")
-    if not written:
+    if not step.left:
         what = f"no instance could be de-identified ({reasons or 'none came in'})"
         raise DicomError(what, where=str(quarantine), remedy="see the reasons; check that the source is unchanged")
+
+
+def _by_file(instances: Path) -> Iterator[list[Instance]]:
+    """Put the frames of one file together; the table has them one after another, and series after series."""
+    done: set[str] = set()
+    for series_uid, slices in groupby(read_parquet(instances, Instance), key=lambda one: one.series_uid):
+        if series_uid in done:
+            what = "the instances are not in the order of their series"
+            raise ArtefactError(what, where=str(instances), remedy="run the stage ingest again")
+        done.add(series_uid)
+        for _, frames in groupby(slices, key=lambda one: one.path):
+            yield list(frames)
+
+
+def _rewritten(
+    rewriter: Rewriter, files: Iterable[list[Instance]], *, threads: int
+) -> Iterator[tuple[list[Instance], list[Rewritten] | str]]:
+    """Rewrite file after file, with no more than a batch of them in memory."""
+    waiting = iter(files)
+    while batch := list(islice(waiting, _BATCH)):
+        results = map_in_order(rewriter, batch, threads=threads, on_crash=lambda _: FAILED)
+        yield from zip(batch, results, strict=True)
 
 
 def _finding(sop_uid: str, code: str) -> Finding:

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.core import records, results
-from pipeline.core.records import Finding, FlowStep, Identified, Instance, PseudonymLink, Record, RejectedFile
+from pipeline.core.records import (
+    Finding,
+    FlowStep,
+    Identified,
+    Instance,
+    MultiFrameInstance,
+    Plane,
+    PseudonymLink,
+    Record,
+    RejectedFile,
+)
 
 KINDS = [
     kind
@@ -33,10 +43,12 @@ def test_fields_that_identify_belong_to_identified_records(kind):
         assert issubclass(kind, Identified)
 
 
-def test_the_three_that_may_identify():
+def test_those_that_may_identify():
     assert {kind for kind in KINDS if issubclass(kind, Identified)} == {
         Identified,
         Instance,
+        MultiFrameInstance,
+        Plane,
         PseudonymLink,
         RejectedFile,
     }

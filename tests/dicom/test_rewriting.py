@@ -113,11 +113,16 @@ def index(root, path):
     return found
 
 
+def rewritten(root, tmp_path, instance):
+    found = Rewriter(root, tmp_path / "target", NAMES, 3650)([instance])
+    return found if isinstance(found, str) else found[0]
+
+
 def rewrite(tmp_path, dataset, **options):
     """Write a file, scan it, de-identify it; give the instance, the result, and the new file (or None)."""
     root = tmp_path / "source"
     instance = index(root, write(root / "a.dcm", dataset, **options))
-    result = Rewriter(root, tmp_path / "target", NAMES, 3650)(instance)
+    result = rewritten(root, tmp_path, instance)
     files = [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
     assert len(files) == isinstance(result, Rewritten)
     return instance, result, files[0] if files else None
@@ -140,7 +145,7 @@ def test_no_token_of_any_place_leaves(tmp_path, capsys, recwarn, caplog, syntax)
     assert sum(token.encode() in data for token in tokens.all) > 1000 or syntax == "deflated"
     recwarn.clear()
     caplog.clear()
-    result = Rewriter(root, tmp_path / "target", NAMES, 3650)(index(root, path))
+    result = rewritten(root, tmp_path, index(root, path))
     assert isinstance(result, Rewritten)
     (written,) = [one for one in (tmp_path / "target").rglob("*") if one.is_file()]
     out = capsys.readouterr()
@@ -211,7 +216,7 @@ def test_fragments_of_compressed_pixels_survive(tmp_path):
     head = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
     header = data[:at].replace(b"1.2.840.10008.1.2.1\0", RLELossless.encode() + b"\0")
     path.write_bytes(header + head + value + end)
-    result = Rewriter(root, tmp_path / "target", NAMES, 3650)(index(root, path))
+    result = rewritten(root, tmp_path, index(root, path))
     assert isinstance(result, Rewritten)
     new = tmp_path / "target" / result.series_uid / f"{result.sop_uid}.dcm"
     assert new.read_bytes().endswith(head + value + end)
@@ -255,7 +260,7 @@ def test_a_comment_in_a_codestream_is_found(tmp_path):
     comment = struct.pack(">HHH", 0xFF64, 4 + 10, 1) + b"MUSTERMANN"
     codestream = data[start:at] + comment + data[at:-8]
     path.write_bytes(data[: start - 4] + struct.pack("<L", len(codestream)) + codestream + data[-8:])
-    assert Rewriter(root, tmp_path / "target", NAMES, 3650)(index(root, path)) == FAILED
+    assert rewritten(root, tmp_path, index(root, path)) == FAILED
 
 
 @pytest.mark.parametrize("change", ["content", "size", "gone", "link", "folder link"])
@@ -277,7 +282,7 @@ def test_a_file_that_changed_since_the_scan_is_refused(tmp_path, change):
     else:
         path.parent.rename(other)
         path.parent.symlink_to(other)
-    assert Rewriter(root, tmp_path / "target", NAMES, 3650)(instance) == FAILED
+    assert rewritten(root, tmp_path, instance) == FAILED
     assert not (tmp_path / "target").exists()
 
 
@@ -286,7 +291,7 @@ def test_a_target_that_cannot_be_written_is_an_error(tmp_path):
     instance = index(root, write(root / "a.dcm", with_pixels(radiograph())))
     (tmp_path / "target").write_text("a file where a folder belongs")
     with pytest.raises((ArtefactError, OSError)):
-        Rewriter(root, tmp_path / "target", NAMES, 3650)(instance)
+        rewritten(root, tmp_path, instance)
 
 
 def test_a_rewriter_travels_to_processes(tmp_path):
@@ -314,7 +319,7 @@ def test_permissions_of_the_source_do_not_matter(tmp_path):
     path.chmod(0o400)
     root.chmod(0o500)
     try:
-        assert isinstance(Rewriter(root, tmp_path / "target", NAMES, 3650)(instance), Rewritten)
+        assert isinstance(rewritten(root, tmp_path, instance), Rewritten)
     finally:
         root.chmod(0o700)
 

@@ -1,0 +1,250 @@
+"""Frames: each slice of an object that holds several, described as if it stood alone.
+
+Enhanced multi-frame objects say what is common to all frames in one functional group, and what is a frame's own
+in another. Here the two are laid out flat, under the names that single slices use, so that everything behind
+(triage, de-identification, stacking) knows one kind of slice.
+
+References
+----------
+DICOM PS3.3, section C.7.6.16 (Multi-frame Functional Groups); annexes A.36 (Enhanced MR), A.38 (Enhanced CT),
+A.56 (Enhanced PET), A.70 to A.72 (Legacy Converted).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
+
+from pipeline.core.records import Instance, MultiFrameInstance, Plane
+from pipeline.dicom import elements
+from pipeline.dicom.files import FileFault, opened, read_elements
+from pipeline.dicom.geometry import is_orientation
+from pipeline.dicom.mosaic import MOSAIC_TAGS, is_mosaic, tiles
+
+# The storage class of single slices that say the same.
+CLASSIC = {
+    EnhancedCTImageStorage: CTImageStorage,
+    EnhancedMRImageStorage: MRImageStorage,
+    EnhancedPETImageStorage: PositronEmissionTomographyImageStorage,
+    LegacyConvertedEnhancedCTImageStorage: CTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage: MRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage: PositronEmissionTomographyImageStorage,
+}
+_SHARED_GROUPS = 0x52009229
+_PER_FRAME_GROUPS = 0x52009230
+GROUP_TAGS = (_SHARED_GROUPS, _PER_FRAME_GROUPS)
+# Groups of a hundred thousand frames; longer ones are no header any more.
+LARGEST_GROUPS_BYTES = 256_000_000
+# Functional group: which of its elements stand for which element of a single slice.
+_Names = Mapping[str, str]
+_GROUPS: Mapping[str, _Names] = {
+    "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
+    "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
+    "PixelMeasuresSequence": {"PixelSpacing": "PixelSpacing", "SliceThickness": "SliceThickness"},
+    "PixelValueTransformationSequence": {
+        "RescaleIntercept": "RescaleIntercept",
+        "RescaleSlope": "RescaleSlope",
+        "RescaleType": "RescaleType",
+    },
+    "FrameVOILUTSequence": {"WindowCenter": "WindowCenter", "WindowWidth": "WindowWidth"},
+    "FrameContentSequence": {
+        "StackID": "StackID",
+        "TemporalPositionIndex": "TemporalPositionIdentifier",
+        "FrameAcquisitionNumber": "AcquisitionNumber",
+    },
+    "MRImageFrameTypeSequence": {"FrameType": "ImageType"},
+    "CTImageFrameTypeSequence": {"FrameType": "ImageType"},
+    "PETFrameTypeSequence": {"FrameType": "ImageType"},
+    "MREchoSequence": {"EffectiveEchoTime": "EchoTime"},
+    "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
+    "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
+}
+# What a wrong value of would make a wrong volume: there may be one item only, and frames do not go without.
+_VITAL = frozenset(
+    {
+        "PlanePositionSequence",
+        "PlaneOrientationSequence",
+        "PixelMeasuresSequence",
+        "PixelValueTransformationSequence",
+    }
+)
+_DIRECTION = "DiffusionGradientOrientation"
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_PLANE_KEYWORDS = (
+    "ImagePositionPatient", "ImageOrientationPatient", *_SPACINGS, "SliceThickness", "ImageType", "AcquisitionNumber",
+    "TemporalPositionIdentifier", "EchoTime", "TriggerTime", "DiffusionBValue", _DIRECTION, "AcquisitionTime",
+    "StackID",
+)  # fmt: skip
+_PLANE_TAGS = tuple(tag for keyword in _PLANE_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
+
+
+def plane_facts(dataset: Dataset) -> dict[str, Any]:
+    """Read what a slice says of its place, and of what tells it from others in the same place.
+
+    Returns
+    -------
+    dict
+        The fields of `Plane`; position, orientation and spacing are None where there is none.
+    """
+    return {
+        "image_position_mm": elements.triple(dataset, "ImagePositionPatient"),
+        "image_orientation": elements.cosines(dataset, "ImageOrientationPatient"),
+        "pixel_spacing_mm": next((pair for word in _SPACINGS if (pair := elements.positive_pair(dataset, word))), None),
+        "slice_thickness_mm": elements.number(dataset, "SliceThickness"),
+        "image_type": elements.texts(dataset, "ImageType"),
+        "acquisition_number": elements.integer(dataset, "AcquisitionNumber"),
+        "temporal_position": elements.integer(dataset, "TemporalPositionIdentifier"),
+        "echo_time_ms": elements.number(dataset, "EchoTime"),
+        "trigger_time_ms": elements.number(dataset, "TriggerTime"),
+        "b_value_s_mm2": elements.number(dataset, "DiffusionBValue"),
+        "diffusion_direction": elements.triple(dataset, _DIRECTION),
+        "acquisition_time": elements.text(dataset, "AcquisitionTime"),
+        "stack_id": elements.text(dataset, "StackID"),
+    }
+
+
+def with_planes(path: Path, instance: Instance, room_bytes: int) -> Instance:
+    """Read where each frame of a file lies, if it holds several slices; other files come back as they are.
+
+    Parameters
+    ----------
+    path
+        The file, whose header and length have been checked.
+    instance
+        What its header says.
+    room_bytes
+        Most that a deflated file may inflate to.
+
+    Raises
+    ------
+    FileFault
+        ``BAD_DIMENSIONS`` if header and number of frames disagree, ``BAD_GEOMETRY`` if a frame's place is missing or
+        no place, ``UNSUPPORTED_IMAGE`` if a frame says one thing twice.
+    """
+    if instance.kind != "slice":
+        return instance
+    if instance.sop_class_uid in CLASSIC:
+        with opened(path, room_bytes) as source:
+            top = read_elements(source, (*GROUP_TAGS, *_PLANE_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
+        planes = tuple(_plane(top, number) for number in range(1, _count(top, instance.frames) + 1))
+        return MultiFrameInstance.model_construct(**{**dict(instance), "planes": planes})
+    if is_mosaic(instance.image_type):
+        with opened(path, room_bytes) as source:
+            private = read_elements(source, MOSAIC_TAGS)
+        return tiles(instance, private) or instance  # a mosaic that says too little is refused by triage
+    return instance
+
+
+def frame_header(top: Dataset, frame: int) -> Dataset:
+    """Lay out what an enhanced object says about one of its frames as the header of a single slice.
+
+    Parameters
+    ----------
+    top
+        The object's elements, its functional groups (`GROUP_TAGS`) among them; it is not changed.
+    frame
+        From 1.
+
+    Returns
+    -------
+    Dataset
+        The other elements of `top`, overlaid by the shared and by the frame's own functional groups; one frame, in the
+        classic storage class of its modality.
+
+    Raises
+    ------
+    FileFault
+        As `with_planes`.
+    """
+    flat = Dataset()
+    for element in top.values():
+        if element.tag not in GROUP_TAGS:
+            flat[element.tag] = element
+    shared = _items(top, _SHARED_GROUPS)
+    frames = _items(top, _PER_FRAME_GROUPS)
+    if not 1 <= frame <= len(frames) or len(shared) > 1:
+        raise FileFault("BAD_DIMENSIONS")
+    for group in (*shared, frames[frame - 1]):
+        for sequence, names in _GROUPS.items():
+            _lay_out(group, sequence, names, flat)
+    if "NumberOfFrames" in flat:
+        del flat.NumberOfFrames
+    set_element(flat, "InstanceNumber", str(frame))
+    set_element(flat, "SOPClassUID", CLASSIC.get(UID(elements.text(top, "SOPClassUID")), UID("")))
+    return flat
+
+
+def set_element(dataset: Dataset, keyword: str, value: Any) -> None:
+    """Give a data set an element of its own: setting the attribute would change the one that others share with it."""
+    tag = tag_for_keyword(keyword)
+    if tag is not None:
+        dataset.add_new(tag, dictionary_VR(tag), value)
+
+
+def _count(top: Dataset, frames: int) -> int:
+    if len(_items(top, _PER_FRAME_GROUPS)) != frames:
+        raise FileFault("BAD_DIMENSIONS")
+    return frames
+
+
+def _plane(top: Dataset, frame: int) -> Plane:
+    facts = plane_facts(frame_header(top, frame))
+    orientation = facts["image_orientation"]
+    if not facts["image_position_mm"] or not facts["pixel_spacing_mm"] or orientation is None:
+        raise FileFault("BAD_GEOMETRY")
+    if not is_orientation(orientation):
+        raise FileFault("BAD_GEOMETRY")
+    return Plane.model_construct(**facts)
+
+
+def _items(dataset: Dataset, keyword: str | int) -> list[Dataset]:
+    """Give the items of a sequence; none if it is missing or no sequence."""
+    try:
+        value = dataset[keyword].value if keyword in dataset else []
+        return [item for item in value if isinstance(item, Dataset)]
+    except Exception:  # noqa: BLE001  a damaged sequence makes pydicom raise nearly anything
+        raise FileFault("UNREADABLE_HEADER") from None
+
+
+def _lay_out(group: Dataset, sequence: str, names: _Names, flat: Dataset) -> None:
+    items = _items(group, sequence)
+    if not items:
+        return
+    if len(items) > 1 and sequence in _VITAL:
+        raise FileFault("UNSUPPORTED_IMAGE")
+    for source, target in names.items():
+        if source not in items[0]:
+            continue
+        if source == target:
+            element = items[0].get_item(source)
+            flat[element.tag] = element
+        else:
+            _rename(items[0], source, target, flat)
+    if sequence == "MRDiffusionSequence":
+        for direction in _items(items[0], "DiffusionGradientDirectionSequence")[:1]:
+            if _DIRECTION in direction:
+                element = direction.get_item(_DIRECTION)
+                flat[element.tag] = element
+
+
+def _rename(item: Dataset, source: str, target: str, flat: Dataset) -> None:
+    """Copy a value under another name, as the text that this name holds."""
+    number = elements.number(item, source)
+    if target == "ImageType":
+        set_element(flat, target, list(elements.texts(item, source)))
+    elif number is not None:
+        set_element(flat, target, f"{number:.10g}")
