@@ -29,6 +29,7 @@ from pipeline.stages.check_quality import check_quality
 from pipeline.stages.deidentify import deidentify
 from pipeline.stages.ingest import ingest
 from pipeline.stages.preprocess import preprocess
+from tests.acceptance.oracle import Original
 from tests.dicom.samples import ct, with_pixels, write
 
 SHAPE = (48, 64)  # rows, columns
@@ -170,14 +171,16 @@ class Conversion:
     def volume(self, image: Image) -> nib.Nifti1Image:
         return nib.load(self.volumes / image.volume_file)
 
-    def files(self, image: Image) -> list[Path]:
-        """Find the original files of a volume: instances of its series and part that no stage left out."""
-        return [self.source / one.path for one in self._kept() if self._volume(one) == image.image_id]
+    def originals(self, image: Image) -> list[Original]:
+        """Find the original slices of a volume: instances of its series and part that no stage left out."""
+        kept = (one for one in self._kept() if self._volume(one) == image.image_id)
+        return [Original(self.source / one.path, one.frame) for one in kept]
 
     def fates(self) -> dict[str, list[str]]:
         """Say for every file below the source what became of it: reason codes, or ``accepted``.
 
-        A file with no fate, or with two, is one that the tables lost or counted twice.
+        A file with no fate, or with two, is one that the tables lost or counted twice. One of several frames has
+        the fates of its frames; it is accepted if one of these is.
         """
         paths = (path for path in self.source.rglob("*") if path.is_symlink() or path.is_file())
         fates: dict[str, list[str]] = {str(path.relative_to(self.source)): [] for path in paths}
@@ -186,15 +189,19 @@ class Conversion:
         left_out = {one.unit_id: one.code for one in self.findings if one.severity == "excluded"}
         accepted = {image.image_id: "accepted" for image in self.images}
         for one in self.instances:
-            gone = left_out.get(self.names.uid(one.sop_uid))
+            gone = left_out.get(self.names.uid(one.unit_uid))
             volume = self._volume(one)
             codes = [gone] if gone else [found[volume] for found in (left_out, accepted) if volume in found]
-            fates.setdefault(one.path, []).extend(codes)
+            known = fates.setdefault(one.path, [])
+            if not one.frame:
+                known += codes
+            elif "accepted" not in known:
+                known[:] = codes
         return fates
 
     def _kept(self) -> list[Instance]:
         gone = {one.unit_id for one in self.findings if one.unit == "instance"}
-        return [one for one in self.instances if self.names.uid(one.sop_uid) not in gone]
+        return [one for one in self.instances if self.names.uid(one.unit_uid) not in gone]
 
     def _volume(self, instance: Instance) -> str:
         series = self.names.uid(instance.series_uid)

@@ -1,6 +1,6 @@
 """Oracle: is a volume what its original DICOM files say?
 
-Plain pydicom and numpy; nothing of the pipeline but its reason codes. Acceptance protocol A: every slice's own
+Plain pydicom, numpy and nibabel's reader of mosaics; nothing of the pipeline but its reason codes. Acceptance protocol A: every slice's own
 corners fall on voxels, its own pixels have the values found there, no slice is lost or added, and every file is
 accounted for once.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -21,6 +22,13 @@ TOLERANCE_VOXELS = 0.05
 PIXELS_PER_SLICE = 64
 RELATIVE_TOLERANCE = 1e-6  # of values that are no whole numbers
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+
+
+class Original(NamedTuple):
+    """A slice as it came: a file, or one frame of it (from 1)."""
+
+    path: Path
+    frame: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,27 +54,88 @@ class Plane:
         return lps * _LPS_TO_RAS
 
 
-def read_plane(path: Path) -> Plane:
-    """Read one single-frame slice as its header says, whatever pydicom may warn about."""
+def read_planes(path: Path) -> list[Plane]:
+    """Read the slices of a file as its header says, whatever pydicom may warn about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = pydicom.dcmread(path)
-        orientation = np.array(data.ImageOrientationPatient, float)
-        slope, intercept = (float(data.get(word) or default) for word, default in _RESCALE)
-        stored = _stored(data)
-        return Plane(
-            position=np.array(data.ImagePositionPatient, float),
-            along_row=orientation[:3],
-            down_column=orientation[3:],
-            shape=(int(data.Rows), int(data.Columns)),
-            between_rows=float(data.PixelSpacing[0]),
-            between_columns=float(data.PixelSpacing[1]),
-            values=None if stored is None else slope * stored + intercept,
-            is_whole=slope.is_integer() and intercept.is_integer(),
+        if "PerFrameFunctionalGroupsSequence" in data:
+            return _enhanced_planes(data)
+        if "MOSAIC" in data.get("ImageType", []):
+            return _mosaic_planes(data)
+        orientation, spacing = data.ImageOrientationPatient, data.PixelSpacing
+        return [_plane(data.ImagePositionPatient, orientation, spacing, _rescale(data), _stored(data), data)]
+
+
+def _plane(
+    position: Sequence[float],
+    orientation: Sequence[float],
+    spacing: Sequence[float],
+    rescale: tuple[float, float],
+    stored: NDArray[np.float64] | None,
+    data: pydicom.Dataset,
+) -> Plane:
+    slope, intercept = rescale
+    cosines = np.array(orientation, float)
+    return Plane(
+        position=np.array(position, float),
+        along_row=cosines[:3],
+        down_column=cosines[3:],
+        shape=(int(data.Rows), int(data.Columns)) if stored is None else (stored.shape[0], stored.shape[1]),
+        between_rows=float(spacing[0]),
+        between_columns=float(spacing[1]),
+        values=None if stored is None else slope * stored + intercept,
+        is_whole=slope.is_integer() and intercept.is_integer(),
+    )
+
+
+def _rescale(data: pydicom.Dataset) -> tuple[float, float]:
+    return float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
+
+
+def _enhanced_planes(data: pydicom.Dataset) -> list[Plane]:
+    """Read each frame by its functional groups, its own before the shared ones (PS3.3, C.7.6.16)."""
+    stored = _stored(data)
+    if stored is not None:
+        stored = stored.reshape(-1, data.Rows, data.Columns)
+    planes = []
+    for number, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
+        found = {}
+        for group in (*data.get("SharedFunctionalGroupsSequence", []), frame):
+            found |= {element.keyword: element.value[0] for element in group if element.VR == "SQ" and element.value}
+        planes.append(
+            _plane(
+                found["PlanePositionSequence"].ImagePositionPatient,
+                found["PlaneOrientationSequence"].ImageOrientationPatient,
+                found["PixelMeasuresSequence"].PixelSpacing,
+                _rescale(found.get("PixelValueTransformationSequence", data)),
+                None if stored is None else stored[number],
+                data,
+            )
         )
+    return planes
 
 
-_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+def _mosaic_planes(data: pydicom.Dataset) -> list[Plane]:
+    """Read the tiles of a mosaic as nibabel does; its affine leads from (row, column, tile) to DICOM's axes."""
+    from nibabel.nicom.dicomwrappers import MosaicWrapper
+
+    sheet = _stored(data)
+    wrapper = MosaicWrapper(data)
+    wrapper.get_pixel_array = lambda: sheet
+    tiles = None if sheet is None else wrapper.get_unscaled_data()
+    places = [(wrapper.affine @ [0, 0, number, 1])[:3] for number in range(wrapper.image_shape[2])]
+    return [
+        _plane(
+            place,
+            data.ImageOrientationPatient,
+            data.PixelSpacing,
+            _rescale(data),
+            None if tiles is None else tiles[:, :, number],
+            data,
+        )
+        for number, place in enumerate(places)
+    ]
 
 
 def _stored(data: pydicom.Dataset) -> NDArray[np.float64] | None:
@@ -88,18 +157,19 @@ def _stored(data: pydicom.Dataset) -> NDArray[np.float64] | None:
 
 
 @lru_cache(maxsize=4096)
-def _known_plane(path: Path, _size: int, _time: int) -> Plane:
-    return read_plane(path)
+def _known_planes(path: Path, _size: int, _time: int) -> list[Plane]:
+    return read_planes(path)
 
 
-def plane_of(path: Path) -> Plane:
+def plane_of(original: Original) -> Plane:
     """Read a slice, or give it again if the file has not changed."""
-    state = path.stat()
-    return _known_plane(path, state.st_size, state.st_mtime_ns)
+    state = original.path.stat()
+    planes = _known_planes(original.path, state.st_size, state.st_mtime_ns)
+    return planes[original.frame - 1] if original.frame else planes[0]
 
 
 def volume_violations(
-    array: NDArray[np.generic], affine: NDArray[np.float64], files: Sequence[Path], *, seed: int = 0
+    array: NDArray[np.generic], affine: NDArray[np.float64], originals: Sequence[Original], *, seed: int = 0
 ) -> list[str]:
     """Hold a volume against the original files that it was made from; an empty list is a pass.
 
@@ -107,13 +177,13 @@ def volume_violations(
     ----------
     array, affine
         The volume, and from its voxels to RAS millimetres.
-    files
-        The original files, in any order.
+    originals
+        The original slices, in any order.
     seed
         Of the choice of pixels.
     """
     generator = np.random.default_rng(seed)
-    planes = [plane_of(path) for path in files]
+    planes = [plane_of(one) for one in originals]
     found = [message for plane in planes for message in _plane_violations(plane, array, affine, generator)]
     if sum(plane.shape[0] * plane.shape[1] for plane in planes) != array.size:
         found.append(f"{array.size} voxels from {len(planes)} slices")

@@ -28,7 +28,8 @@ from pipeline.dicom.volumes import slices_geometry
 from pipeline.imaging.nifti import compact
 from pipeline.imaging.stacking import Slice, stack
 from tests.acceptance.convert import convert, oblique_ct, save
-from tests.acceptance.oracle import accounting_violations, volume_violations
+from tests.acceptance.oracle import Original, accounting_violations, volume_violations
+from tests.dicom.multiframe import enhanced, mosaic
 
 SEEDS = ("explicit", "RLE", "JPEG 2000", "implicit", "deflated")
 SHORT, LONG, THROUGH_STAGES = 40, 450, 4  # cases for each of the five
@@ -60,10 +61,10 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def flip(content: bytes, generator: np.random.Generator) -> bytes:
+def flip(content: bytes, generator: np.random.Generator, header_bytes: int = HEADER_BYTES) -> bytes:
     """Change 1 to 64 bytes: single ones more often than many, the header more often than pixels."""
     damaged = bytearray(content)
-    end = len(damaged) if generator.random() < 0.3 else min(HEADER_BYTES, len(damaged))
+    end = len(damaged) if generator.random() < 0.3 else min(header_bytes, len(damaged))
     for _ in range(int(2 ** generator.uniform(0, np.log2(MOST_FLIPS)))):
         place = int(generator.integers(128, end))
         change = 1 << generator.integers(0, 8) if generator.random() < 0.5 else generator.integers(1, 256)
@@ -71,20 +72,21 @@ def flip(content: bytes, generator: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-def stacked(folder: Path) -> tuple[list[tuple[Volume, list[Path]]], set[str]]:
+def stacked(folder: Path) -> tuple[list[tuple[Volume, list[Original]]], set[str]]:
     """Do what the stages do, in this process: volumes with their files, and the reason codes of the rest."""
     found = scan(folder, modalities=("CT",), largest_bytes=10_000_000, keep_shared_ids=True)
     chosen = triage(found.instances)
     codes = {one.code for one in found.rejections} | {code for _, code in chosen.refused}
     assert len(chosen.kept) + len(chosen.refused) + len(found.rejections) == len(list(folder.iterdir()))
-    series: dict[tuple[str, int], list[Path]] = defaultdict(list)
+    series: dict[tuple[str, int], list[Original]] = defaultdict(list)
     for one in chosen.kept:
         assert one.kind == "slice"
-        series[one.series_uid, one.part].append(folder / one.path)
+        series[one.series_uid, one.part].append(Original(folder / one.path))
     volumes = []
-    for paths in series.values():
+    for originals in series.values():
         try:
-            slices = [replace(pixels, values=compact(pixels.values)) for pixels in map(read_pixels, paths)]
+            found_pixels = [read_pixels(one.path) for one in originals]
+            slices = [replace(pixels, values=compact(pixels.values)) for pixels in found_pixels]
         except PixelReadError as error:
             codes.add(error.code)
             continue
@@ -101,7 +103,7 @@ def stacked(folder: Path) -> tuple[list[tuple[Volume, list[Path]]], set[str]]:
         except ValueError:
             codes.add("GEOMETRY_NOT_PROVED")
             continue
-        volumes.append((volume, paths))
+        volumes.append((volume, originals))
     return volumes, codes
 
 
@@ -112,13 +114,16 @@ def seed_series(request, tmp_path_factory) -> tuple[Path, str]:
     return folder, request.param
 
 
-def violations(array: np.ndarray, affine: np.ndarray, files: list[Path], whole: Path, seed: int = 0) -> list[str]:
+def violations(
+    array: np.ndarray, affine: np.ndarray, originals: list[Original], whole: Path, seed: int = 0
+) -> list[str]:
     """Hold a volume against its files, or against the undamaged ones of the folder `whole`."""
     try:
-        return volume_violations(array, affine, files, seed=seed)
+        return volume_violations(array, affine, originals, seed=seed)
     except Exception as error:  # noqa: BLE001  plain pydicom raises nearly anything
         reason = f"plain pydicom cannot read a file ({type(error).__name__}: {error}), and it is not the undamaged one"
-        wrong = volume_violations(array, affine, [whole / path.name for path in files], seed=seed)
+        undamaged = [Original(whole / one.path.name, one.frame) for one in originals]
+        wrong = volume_violations(array, affine, undamaged, seed=seed)
         return [reason, *wrong] if wrong else []
 
 
@@ -188,6 +193,39 @@ def test_flipped_bytes_never_make_a_wrong_volume_in_many_cases(seed_series):
     assert fates["accepted"] > 0 < fates["refused"]
 
 
+SEVERAL = {
+    "enhanced": lambda: enhanced(oblique_ct(5, shape=(24, 28))),
+    "mosaic": lambda: mosaic(oblique_ct(5, shape=(24, 28))),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("syntax", ["explicit", "RLE"])
+@pytest.mark.parametrize(
+    "cases", [range(20), pytest.param(range(20, 150), marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_flipped_bytes_of_several_slices_never_make_a_wrong_volume(name, syntax, cases, tmp_path):
+    (path,) = save(tmp_path / "whole", [SEVERAL[name]()], syntax=syntax)
+    content = path.read_bytes()
+    header = content.rindex(b"\xe0\x7f\x10\x00")
+    accepted = 0
+    for case in cases:
+        generator = np.random.default_rng([len(name), case])
+        raw = tmp_path / str(case) / "raw"
+        raw.mkdir(parents=True)
+        (raw / path.name).write_bytes(flip(content[:header], generator, header_bytes=header) + content[header:])
+        with limited():
+            conversion = convert(raw, tmp_path / str(case) / "results")
+        assert accounting_violations(conversion.fates()) == []
+        for image in conversion.images:
+            nifti = conversion.volume(image)
+            originals = conversion.originals(image)
+            wrong = violations(np.asarray(nifti.dataobj), nifti.affine, originals, tmp_path / "whole", seed=case)
+            assert wrong == [], case
+            accepted += 1
+    assert accepted
+
+
 def test_flipped_bytes_leave_no_stage_by_an_exception(seed_series, tmp_path):
     folder, syntax = seed_series
     whole = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -202,4 +240,4 @@ def test_flipped_bytes_leave_no_stage_by_an_exception(seed_series, tmp_path):
         assert accounting_violations(conversion.fates()) == []
         for image in conversion.images:
             nifti = conversion.volume(image)
-            assert violations(np.asarray(nifti.dataobj), nifti.affine, conversion.files(image), folder) == []
+            assert violations(np.asarray(nifti.dataobj), nifti.affine, conversion.originals(image), folder) == []

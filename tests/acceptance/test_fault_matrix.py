@@ -247,10 +247,10 @@ def violations(conversion: Conversion) -> list[str]:
     found = accounting_violations(conversion.fates())
     for image in conversion.images:
         nifti = conversion.volume(image)
-        files = conversion.files(image)
-        found += volume_violations(np.asarray(nifti.dataobj), nifti.affine, files)
-        if len(files) != image.source_slices:
-            found.append(f"{image.source_slices} slices from {len(files)} files")
+        originals = conversion.originals(image)
+        found += volume_violations(np.asarray(nifti.dataobj), nifti.affine, originals)
+        if len(originals) != image.source_slices:
+            found.append(f"{image.source_slices} slices from {len(originals)}")
     return found
 
 
