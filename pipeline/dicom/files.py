@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import pydicom.config
 from pydicom.dataset import Dataset
@@ -23,7 +23,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from pipeline.dicom.walker import SequenceTooDeepError, walk
+from pipeline.dicom.walker import Header, HeadTooShortError, SequenceTooDeepError, walk
 
 PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009})
@@ -36,6 +36,8 @@ _LARGEST_VALUE_BYTES = 1 << 20  # longer values are skipped; no header element r
 _INFLATION_STEP_BYTES = 1 << 20
 _DIGEST_BYTES = 1 << 14
 _HEAD_BYTES = 1 << 16  # the headers of images are shorter, nearly all
+_LONGEST_HEAD_BYTES = 1 << 19  # of the fast way; too short for `_MOST_ELEMENTS`
+_SMALL_FILE_BYTES = 1 << 22  # one of this size is read at once by whoever wants its pixels
 MEGABYTE = 1_000_000
 LARGEST_PIXEL_BYTES = 512 * MEGABYTE
 INFLATION_ROOM_BYTES = 16 * MEGABYTE  # what a deflated data set may hold beside its pixels
@@ -109,7 +111,7 @@ class Source:
     header
         The elements asked for, if the fast way could read them: then the body stands at the pixel data.
     head
-        The first bytes of the file, if they have been read; else empty.
+        The first bytes of the file, if they have been read; else empty. All of them if the file is small.
     """
 
     meta: Dataset
@@ -123,6 +125,13 @@ class Source:
     modified_ns: int
     header: Dataset | None = None
     head: bytes = b""
+
+    def value(self, start: int, length: int) -> bytes | memoryview:
+        """Give bytes of the body by their position: a view if they are in memory already, else read now."""
+        if self.head and start + length <= len(self.head):
+            return memoryview(self.head)[start : start + length]
+        self.body.seek(start)
+        return self.body.read(length)
 
 
 @contextmanager
@@ -150,7 +159,9 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path, largest_inflated_bytes: int, tags: tuple[int, ...] = ()) -> Iterator[Source]:
+def opened(
+    path: Path, largest_inflated_bytes: int, tags: tuple[int, ...] = (), *, with_pixels: bool = False
+) -> Iterator[Source]:
     """Open a DICOM file without following a link and without waiting for a pipe.
 
     Parameters
@@ -161,6 +172,8 @@ def opened(path: Path, largest_inflated_bytes: int, tags: tuple[int, ...] = ()) 
         A deflated data set that inflates to more is refused; no more is ever held in memory.
     tags
         Elements to read at once, the fast way, if the header is an ordinary one (see `pipeline.dicom.walker`).
+    with_pixels
+        Whether the pixels will be read too: then a small file is read as a whole, once.
 
     Raises
     ------
@@ -173,45 +186,61 @@ def opened(path: Path, largest_inflated_bytes: int, tags: tuple[int, ...] = ()) 
     DICOM PS3.10, section 7.1 (preamble and file meta information); PS3.5, section A.5 (deflated).
     """
     with _open_regular(path) as stream:
-        size = _facts(stream).st_size
-        if size == 0:
+        facts = _facts(stream)
+        if facts.st_size == 0:
             raise FileFault("EMPTY_FILE")
-        yield (tags and _walked(stream, size, tags)) or _parsed(stream, size, largest_inflated_bytes)
+        walked = _walked(stream, facts, tags, with_pixels=with_pixels) if tags else None
+        yield walked or _parsed(stream, facts, largest_inflated_bytes)
 
 
-def _walked(stream: io.BufferedReader, size: int, tags: tuple[int, ...]) -> Source | None:
+def _walked(
+    stream: io.BufferedReader, facts: os.stat_result, tags: tuple[int, ...], *, with_pixels: bool
+) -> Source | None:
     """Go the fast way; None, with the stream at its start, if the header is not an ordinary one."""
-    head = stream.read(_HEAD_BYTES)
-    try:
-        header = walk(head, tags)
-    except SequenceTooDeepError:
-        raise FileFault("UNREADABLE_HEADER") from None
-    if header is None:
-        stream.seek(0)
+    size = facts.st_size
+    is_read_at_once = size <= (_SMALL_FILE_BYTES if with_pixels else _HEAD_BYTES)
+    head = os.pread(stream.fileno(), size if is_read_at_once else _HEAD_BYTES, 0)
+    header = _walked_head(head, tags)
+    while header is False and len(head) < min(size, _LONGEST_HEAD_BYTES):
+        more = os.pread(stream.fileno(), min(3 * len(head), _LONGEST_HEAD_BYTES - len(head)), len(head))
+        head += more
+        header = _walked_head(head, tags) if more else None
+    if not header or header.end > _LONGEST_HEAD_BYTES:
         return None
-    stream.seek(header.end)
+    body: BinaryIO = io.BytesIO(head) if len(head) == size else stream
+    body.seek(header.end)
     answers = cast("Dataset", header)  # to the questions that `pipeline.dicom.elements` asks
     syntax = header.transfer_syntax_uid
     return Source(
         meta=answers,
         transfer_syntax_uid=syntax,
-        body=stream,
+        body=body,
         end=size,
         is_implicit=syntax == ImplicitVRLittleEndian,
         is_little_endian=True,
         stream=stream,
         size_bytes=size,
-        modified_ns=_facts(stream).st_mtime_ns,
+        modified_ns=facts.st_mtime_ns,
         header=answers,
         head=head,
     )
+
+
+def _walked_head(head: bytes, tags: tuple[int, ...]) -> Header | Literal[False] | None:
+    """Walk through what has been read: None if it is not an ordinary header, False if it is too little."""
+    try:
+        return walk(head, tags)
+    except HeadTooShortError:
+        return False
+    except SequenceTooDeepError:
+        raise FileFault("UNREADABLE_HEADER") from None
 
 
 def _facts(stream: io.BufferedReader) -> os.stat_result:
     return os.fstat(stream.fileno())
 
 
-def _parsed(stream: io.BufferedReader, size: int, largest_inflated_bytes: int) -> Source:
+def _parsed(stream: io.BufferedReader, facts: os.stat_result, largest_inflated_bytes: int) -> Source:
     """Read the file meta information with pydicom."""
     if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
         raise FileFault("NOT_DICOM")
@@ -220,7 +249,7 @@ def _parsed(stream: io.BufferedReader, size: int, largest_inflated_bytes: int) -
     if not syntax:
         raise FileFault("UNREADABLE_HEADER")
     body: BinaryIO = stream
-    end = size
+    end = facts.st_size
     if syntax == DeflatedExplicitVRLittleEndian:
         body, end = _inflated(stream, largest_inflated_bytes)
     return Source(
@@ -231,8 +260,8 @@ def _parsed(stream: io.BufferedReader, size: int, largest_inflated_bytes: int) -
         is_implicit=syntax == ImplicitVRLittleEndian,
         is_little_endian=syntax != ExplicitVRBigEndian,
         stream=stream,
-        size_bytes=size,
-        modified_ns=_facts(stream).st_mtime_ns,
+        size_bytes=facts.st_size,
+        modified_ns=facts.st_mtime_ns,
     )
 
 

@@ -1,23 +1,26 @@
 """Walker: the fast way through an ordinary header; at anything unusual it declines, and pydicom decides.
 
 It reads explicit and implicit little endian from the first bytes of a file, skips what nobody asked for, and
-gives the wanted values exactly as `pipeline.dicom.elements` would get them from pydicom. It never judges a
-file: whatever is damaged, rare or ambiguous ends in ``None``, and the file goes the slow way.
+gives the wanted values exactly as `pipeline.dicom.elements` would get them from pydicom (words of which the standard
+leaves the sign open come unsigned, see `elements.words`). It never judges a file: whatever is damaged, rare or
+ambiguous ends in ``None``, and the file goes the slow way.
 
 References
 ----------
 DICOM PS3.5, sections 6.2 (value representations), 7.1 (data elements) and 7.5 (sequences); PS3.10, section 7.1.
 """
 
-import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from struct import Struct, error
 from typing import Any, NamedTuple
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from pipeline.dicom.conversions import Convert, DeclinedError, coding_of, conversion, declined, uid
+from pipeline.dicom.layouts import Layouts, Piece
 
 DEEPEST_SEQUENCE = 32
 _FIRST_ELEMENT = 132  # behind the preamble and the magic word
@@ -45,43 +48,42 @@ _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _EXPLICIT = Struct("<L2sH").unpack_from
 _IMPLICIT = Struct("<LL").unpack_from
 _LENGTH = Struct("<L").unpack_from
-_CODINGS = {"": "ascii", "ISO_IR 6": "ascii", "ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8"}
-_NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
-_PRINTABLE = re.compile(rb"[ -~]*").fullmatch
-_UID = re.compile(rb"[0-9.]+").fullmatch
-_DECIMAL = r" *[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})? *"
-_DECIMALS = re.compile(rf"{_DECIMAL}(?:\\{_DECIMAL})*".encode()).fullmatch
-_INTEGER = re.compile(rb" *[-+]?[0-9]{1,12} *").fullmatch
-_SEVERAL = "\\"
-
-Convert = Callable[[bytes, str], Any]
+_MOST_KNOWN = 20_000  # converted values that are kept
+_LONGEST_KNOWN_BYTES = 256
+_LONGEST_PIECE_BYTES = 0xFFFF
 
 
 class SequenceTooDeepError(Exception):
     """Sequences are nested deeper than any real header's."""
 
 
-class _DeclinedError(Exception):
-    """Something is unusual."""
+class HeadTooShortError(Exception):
+    """The pixel data do not begin within the bytes that were given."""
 
 
 class Element(NamedTuple):
-    """A value as pydicom would give it: text (several values as a list), or a number (several as a tuple)."""
+    """A value as pydicom would give it: text (several values as a tuple), or a number (several as a tuple).
+
+    `VR` is its value representation: the standard's.
+    """
 
     value: Any
+    VR: str
 
 
 class Wanted(NamedTuple):
-    """How to read one element: its name, its value representation by the standard, and its conversion."""
+    """How to read one element: its names, the value representations it may have, and its conversion."""
 
-    name: str | int
-    representation: bytes
+    names: tuple[str | int, ...]
+    representations: tuple[bytes, ...]
     convert: Convert
+    shown: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(dict[str | int, Element]):
     """The wanted elements of a file: what `pipeline.dicom.elements` asks of a pydicom data set, and no more.
+
+    Elements stand under their tag, and under their keyword if they have one.
 
     Attributes
     ----------
@@ -89,19 +91,40 @@ class Header:
         From the file meta information.
     end
         Position of the pixel data element in the file.
-    elements
-        By keyword, or by tag where the element has none.
     """
 
-    transfer_syntax_uid: str
-    end: int
-    elements: dict[str | int, Element]
+    __slots__ = ("end", "transfer_syntax_uid")
 
-    def __contains__(self, name: str | int) -> bool:
-        return name in self.elements or (isinstance(name, int) and keyword_for_tag(name) in self.elements)
+    def __init__(self, transfer_syntax_uid: str, end: int, found: Mapping[str | int, Element]) -> None:
+        super().__init__(found)
+        self.transfer_syntax_uid = transfer_syntax_uid
+        self.end = end
 
-    def __getitem__(self, name: str | int) -> Element:
-        return self.elements[name if name in self.elements else keyword_for_tag(name)]
+    def __bool__(self) -> bool:
+        """Be true: a header without any wanted element is a header."""
+        return True
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What to do with the elements of a list: by tag as stored; and what was learned on the way."""
+
+    wanted: dict[int, Wanted]
+    explicit: Layouts = field(default_factory=Layouts)
+    implicit: Layouts = field(default_factory=Layouts)
+    known: dict[tuple[int, bytes, str], Element] = field(default_factory=dict)
+
+    def element(self, tag: int, value: bytes, coding: str) -> Element:
+        """Convert a value; files of one series have most of theirs in common."""
+        element = self.known.get((tag, value, coding))
+        if element is None:
+            wanted = self.wanted[tag]
+            element = Element(wanted.convert(value, coding) if value else "", wanted.shown)
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            if len(value) <= _LONGEST_KNOWN_BYTES:
+                self.known[tag, value, coding] = element
+        return element
 
 
 def walk(head: bytes, tags: tuple[int, ...]) -> Header | None:
@@ -117,10 +140,12 @@ def walk(head: bytes, tags: tuple[int, ...]) -> Header | None:
     Returns
     -------
     Header | None
-        None if anything is unusual, or if the pixel data element does not begin within `head`.
+        None if anything is unusual.
 
     Raises
     ------
+    HeadTooShortError
+        If the pixel data element does not begin within `head`.
     SequenceTooDeepError
         If sequences of undefined length are nested more than `DEEPEST_SEQUENCE` deep.
     """
@@ -130,14 +155,17 @@ def walk(head: bytes, tags: tuple[int, ...]) -> Header | None:
         syntax, found, at = _meta(head)
         if syntax in {DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}:
             return None
-        wanted = _table(tags)
-        values, end = (_implicit if syntax == ImplicitVRLittleEndian else _explicit)(head, at, wanted)
-        coding = _coding(values.get(_CHARACTER_SET, b""))
+        plan = _plan(tags)
+        values, end = (_implicit if syntax == ImplicitVRLittleEndian else _explicit)(head, at, plan)
+        coding = coding_of(values.get(_CHARACTER_SET, b""))
         for tag, value in values.items():
-            name, _, convert = wanted[tag]
-            found[name] = Element(convert(value, coding) if value else "")
-    except (_DeclinedError, error, UnicodeDecodeError):
+            element = plan.element(tag, value, coding)
+            for name in plan.wanted[tag].names:
+                found[name] = element
+    except (DeclinedError, UnicodeDecodeError):
         return None
+    except error:
+        raise HeadTooShortError from None
     return Header(syntax, end, found)
 
 
@@ -154,69 +182,96 @@ def _meta(head: bytes) -> tuple[str, dict[str | int, Element], int]:
             (length,) = _LENGTH(head, at)
             at += 4
         elif code not in _SHORT:
-            raise _DeclinedError
+            raise DeclinedError
         if tag in {_SOP_CLASS, _TRANSFER_SYNTAX}:
             if code != b"UI":
-                raise _DeclinedError
+                raise DeclinedError
             found[tag] = head[at : at + length]
         at += length
-    syntax = _uid(found.get(_TRANSFER_SYNTAX, b""), "")
+    syntax = uid(found.get(_TRANSFER_SYNTAX, b""))
     if not isinstance(syntax, str):
-        raise _DeclinedError
+        raise DeclinedError
     sop_class = found.get(_SOP_CLASS)
     meta: dict[str | int, Element] = {}
     if sop_class is not None:
-        meta["MediaStorageSOPClassUID"] = Element(_uid(sop_class, "") if sop_class else "")
+        meta["MediaStorageSOPClassUID"] = Element(uid(sop_class) if sop_class else "", "UI")
     return syntax, meta, at
 
 
-def _explicit(head: bytes, at: int, wanted: dict[int, Wanted]) -> tuple[dict[int, bytes], int]:
+def _explicit(head: bytes, at: int, plan: _Plan) -> tuple[dict[int, bytes], int]:
     """Collect the wanted values up to the pixel data, in explicit little endian."""
     found: dict[int, bytes] = {}
-    unpack, short, long = _EXPLICIT, _SHORT, _LONG  # this loop is where a scan spends its time
+    pieces: list[Piece] = []
+    unpack, short, wanted, layouts = _EXPLICIT, _SHORT, plan.wanted, plan.explicit  # this loop is where a scan is
     while True:
+        begin = at = at if pieces else layouts.leap(head, at, found)
         tag, code, length = unpack(head, at)
-        begin = at
         if code in short:
             at += 8
-        elif code in long:
+        elif code in _LONG:
+            layouts.learn(pieces)
+            pieces = []
             (length,) = _LENGTH(head, at + 8)
             at += 12
             if length == _UNDEFINED and tag not in wanted:
-                if code != _SEQUENCE:
-                    raise _DeclinedError
-                at = _behind_sequence(head, at, False, 1)
+                at = _behind_undefined(head, at, code)
                 continue
         else:
-            raise _DeclinedError
+            raise DeclinedError
         if tag in wanted:
             if wanted[tag] is _STOP:
+                layouts.learn(pieces)
                 return found, begin
-            if code != wanted[tag].representation or length == _UNDEFINED:
-                raise _DeclinedError
+            if code not in wanted[tag].representations or length == _UNDEFINED:
+                raise DeclinedError
             found[tag] = head[at : at + length]
+        if code in short:
+            pieces.append(Piece(head[begin:at], begin, length, tag if tag in wanted else None))
         at += length
+        if pieces and layouts.knows(head, at):
+            layouts.learn(pieces)
+            pieces = []
 
 
-def _implicit(head: bytes, at: int, wanted: dict[int, Wanted]) -> tuple[dict[int, bytes], int]:
+def _implicit(head: bytes, at: int, plan: _Plan) -> tuple[dict[int, bytes], int]:
     """Collect the wanted values up to the pixel data, in implicit little endian."""
     if head[at + 4 : at + 6].isalpha():  # looks like explicit encoding
-        raise _DeclinedError
+        raise DeclinedError
     found: dict[int, bytes] = {}
+    pieces: list[Piece] = []
+    wanted, layouts = plan.wanted, plan.implicit
     while True:
+        at = at if pieces else layouts.leap(head, at, found)
         tag, length = _IMPLICIT(head, at)
         if tag in wanted:
             if wanted[tag] is _STOP:
+                layouts.learn(pieces)
                 return found, at
             if length == _UNDEFINED or wanted[tag] is _BAR:
-                raise _DeclinedError
+                raise DeclinedError
             found[tag] = head[at + 8 : at + 8 + length]
         elif length == _UNDEFINED:
             if not _is_sequence(tag):
-                raise _DeclinedError
+                raise DeclinedError
+            layouts.learn(pieces)
+            pieces = []
             at = _behind_sequence(head, at + 8, True, 1)
             continue
+        if length <= _LONGEST_PIECE_BYTES:
+            pieces.append(Piece(head[at : at + 8], at, length, tag if tag in wanted else None))
+        else:
+            layouts.learn(pieces)
+            pieces = []
         at += 8 + length
+        if pieces and layouts.knows(head, at):
+            layouts.learn(pieces)
+            pieces = []
+
+
+def _behind_undefined(head: bytes, at: int, code: bytes) -> int:
+    if code != _SEQUENCE:
+        raise DeclinedError
+    return _behind_sequence(head, at, False, 1)
 
 
 def _behind_sequence(head: bytes, at: int, is_implicit: bool, depth: int) -> int:
@@ -229,12 +284,12 @@ def _behind_sequence(head: bytes, at: int, is_implicit: bool, depth: int) -> int
         if tag == _SEQUENCE_END and length == 0:
             return at
         if tag != _ITEM:
-            raise _DeclinedError
+            raise DeclinedError
         if length == _UNDEFINED:
             at = _behind_elements(head, at, None, is_implicit, depth)
         else:
             if at + length > len(head):
-                raise _DeclinedError
+                raise HeadTooShortError
             at = _behind_elements(head, at, at + length, is_implicit, depth)
 
 
@@ -246,7 +301,7 @@ def _behind_elements(head: bytes, at: int, end: int | None, is_implicit: bool, d
         at += 8
         if tag & 0xFFFF == _DELIMITER_GROUP:
             if tag != _ITEM_END or length or end is not None:
-                raise _DeclinedError
+                raise DeclinedError
             return at
         if is_implicit:
             is_sequence = length == _UNDEFINED and _is_sequence(tag)
@@ -254,15 +309,15 @@ def _behind_elements(head: bytes, at: int, end: int | None, is_implicit: bool, d
             length, at = _item_length(head, at, code)
             is_sequence = code == _SEQUENCE
         if tag == _CHARACTER_SET:
-            _coding(head[at : at + length])
+            coding_of(head[at : at + length])
         if length == _UNDEFINED:
             if not is_sequence:
-                raise _DeclinedError
+                raise DeclinedError
             at = _behind_sequence(head, at, is_implicit, depth + 1)
         else:
             at += length
-        if at > (len(head) if end is None else end):
-            raise _DeclinedError
+        if end is not None and at > end:
+            raise DeclinedError
     return at
 
 
@@ -272,7 +327,7 @@ def _item_length(head: bytes, at: int, code: bytes) -> tuple[int, int]:
         return head[at - 2] | head[at - 1] << 8, at
     if code in _LONG:
         return _LENGTH(head, at)[0], at + 4
-    raise _DeclinedError
+    raise DeclinedError
 
 
 @lru_cache(maxsize=4096)
@@ -281,96 +336,17 @@ def _is_sequence(stored: int) -> bool:
     return dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
 
 
-def _coding(value: bytes) -> str:
-    """Name the codec of a Specific Character Set (PS3.3, C.12.1.1.2); the rarer ones are left to pydicom."""
-    name = value.rstrip(b" \0").decode("ascii")
-    if name not in _CODINGS:
-        raise _DeclinedError
-    return _CODINGS[name]
-
-
 @lru_cache(maxsize=8)
-def _table(tags: Collection[int]) -> dict[int, Wanted]:
+def _plan(tags: Collection[int]) -> _Plan:
     """Give what to do with an element, by its tag as stored."""
     table: dict[int, Wanted] = {}
     for tag in {*tags, _as_stored(_CHARACTER_SET)}:
         representation = dictionary_VR(tag)
-        convert = _CONVERSIONS.get(representation, _declined)
-        if representation in _NUMBERS:
-            convert = _numbers(_NUMBERS[representation])
-        table[_as_stored(tag)] = Wanted(keyword_for_tag(tag) or tag, representation.encode("ascii", "replace"), convert)
-    return {**table, **dict.fromkeys(_PIXELS, _STOP), _ITEM_END: _BAR}
+        names = (keyword, tag) if (keyword := keyword_for_tag(tag)) else (tag,)
+        allowed = tuple(name.encode("ascii", "replace") for name in representation.split(" or "))
+        table[_as_stored(tag)] = Wanted(names, allowed, conversion(representation), representation)
+    return _Plan({**table, **dict.fromkeys(_PIXELS, _STOP), _ITEM_END: _BAR})
 
 
-def _declined(_value: bytes, _coding: str) -> Any:
-    raise _DeclinedError
-
-
-def _plain(value: bytes, _coding: str) -> Any:
-    """Read text that no character set applies to."""
-    value = value.rstrip(b" \0")
-    if not _PRINTABLE(value):
-        raise _DeclinedError
-    return _split(value.decode("ascii"))
-
-
-def _text(value: bytes, coding: str) -> Any:
-    """Read text in the character set of the file."""
-    value = value.rstrip(b" \0")
-    if _PRINTABLE(value):
-        return _split(value.decode("ascii"))
-    words = value.decode(coding)
-    if not words.replace("\xa0", " ").isprintable():
-        raise _DeclinedError
-    return _split(words)
-
-
-def _split(words: str) -> str | list[str]:
-    return words.split(_SEVERAL) if _SEVERAL in words else words
-
-
-def _uid(value: bytes, _coding: str) -> Any:
-    value = value.rstrip(b" \0")
-    if not _UID(value):
-        raise _DeclinedError
-    return value.decode("ascii")
-
-
-def _decimals(value: bytes, _coding: str) -> Any:
-    """Read decimal strings; they stay text, which `elements` turns into the same numbers as pydicom's."""
-    value = value.rstrip(b" \0")
-    if not _DECIMALS(value):
-        raise _DeclinedError
-    return _split(value.decode("ascii"))
-
-
-def _integer(value: bytes, _coding: str) -> Any:
-    value = value.rstrip(b" \0")
-    if not _INTEGER(value):
-        raise _DeclinedError
-    return value.decode("ascii")
-
-
-def _numbers(code: str) -> Convert:
-    single = Struct(f"<{code}")
-
-    def convert(value: bytes, _coding: str) -> Any:
-        if len(value) == single.size:
-            return single.unpack(value)[0]
-        count, rest = divmod(len(value), single.size)
-        if rest:
-            raise _DeclinedError
-        return Struct(f"<{count}{code}").unpack(value)
-
-    return convert
-
-
-_STOP = Wanted("", b"", _declined)  # here the pixels begin
-_BAR = Wanted("", b"", _declined)  # an end where nothing began
-_CONVERSIONS: dict[str, Convert] = {
-    **dict.fromkeys(("AS", "CS", "DA", "TM"), _plain),
-    **dict.fromkeys(("LO", "SH"), _text),
-    "UI": _uid,
-    "DS": _decimals,
-    "IS": _integer,
-}
+_STOP = Wanted((), (), declined)  # here the pixels begin
+_BAR = Wanted((), (), declined)  # an end where nothing began
