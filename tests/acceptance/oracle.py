@@ -1,8 +1,8 @@
 """Oracle: is a volume what its original DICOM files say?
 
-Plain pydicom, numpy and nibabel's reader of mosaics; nothing of the pipeline but its reason codes. Acceptance protocol A: every slice's own
-corners fall on voxels, its own pixels have the values found there, no slice is lost or added, and every file is
-accounted for once.
+Plain pydicom, numpy and nibabel's reader of mosaics; nothing of the pipeline but its reason codes. Acceptance
+protocol A: every slice's own corners fall on voxels, its own pixels have the values found there, no slice is lost or
+added, and every file is accounted for once.
 """
 
 import warnings
