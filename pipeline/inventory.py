@@ -6,21 +6,26 @@ its owner alone can read.
 
 import os
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config import IngestSettings, load
+from pipeline.core.artefacts import RESTRICTED
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Instance
-from pipeline.dicom.files import MEGABYTE
+from pipeline.dicom.archives import unpack
+from pipeline.dicom.consistency import refuse_inconsistent
+from pipeline.dicom.files import INFLATION_ROOM_BYTES, MEGABYTE
 from pipeline.dicom.geometry import StackGeometry, stack_geometry
 from pipeline.dicom.headers import SLICE_MODALITIES
-from pipeline.dicom.scan import Rejection, scan
+from pipeline.dicom.index import open_index
+from pipeline.dicom.scan import update
 from pipeline.dicom.selection import Selection, orientation_of, select
-from pipeline.dicom.triage import triage
+from pipeline.dicom.triage import Sorted, triage
 
 # Radiographs and slices: what the pipeline can take; asked for where no configuration says otherwise.
 _MODALITIES = ("CR", "DX", "MG", "RF", "XA", *sorted(SLICE_MODALITIES))
@@ -50,7 +55,7 @@ def take_inventory(folder: Path, *, configfile: Path | None = None, output: Path
     Parameters
     ----------
     folder
-        The folder; it is only read.
+        The folder, a DICOMDIR, or a zip or tar archive; it is only read.
     configfile
         Take the modalities and the selection of this study (default: whatever can be taken).
     output
@@ -59,29 +64,37 @@ def take_inventory(folder: Path, *, configfile: Path | None = None, output: Path
     Raises
     ------
     DicomError
-        If the folder cannot be read.
+        If it cannot be read.
     ArtefactError
         If the file cannot be written.
     """
     settings = load(configfile).ingest if configfile else IngestSettings(source=folder, modalities=_MODALITIES)
-    found = scan(
-        folder,
-        modalities=settings.modalities,
-        largest_bytes=settings.max_instance_mb * MEGABYTE,
-        keep_shared_ids=settings.on_shared_patient_id == "note",
-    )
-    sorted_out = triage(found.instances)
-    chosen = select(sorted_out.kept, Selection(**settings.select.model_dump()))
-    series = [*_grouped(chosen.kept, ""), *_grouped((one for one, _ in chosen.refused), _NOT_WANTED)]
-    volumes = Counter(members[0].series_uid for members, _ in series)
-    entries = sorted(_entry(members, code, volumes) for members, code in series)
-    left_out = [*found.rejections, *(Rejection(one.path, code) for one, code in sorted_out.refused)]
+    largest_bytes = settings.max_instance_mb * MEGABYTE
+    entries: list[Entry] = []
+    with tempfile.TemporaryDirectory(prefix="triage-") as name, open_index(None, "") as index:
+        tree = unpack(folder, Path(name) / RESTRICTED, largest_bytes=largest_bytes + INFLATION_ROOM_BYTES)
+        update(index, tree, modalities=settings.modalities, largest_bytes=largest_bytes)
+        refuse_inconsistent(index, tree.root, keep_shared_ids=settings.on_shared_patient_id == "note")
+        for instances in index.series():
+            sorted_out = triage(instances)
+            index.settle(sorted_out.kept, sorted_out.refused)
+            entries += _entries(sorted_out, Selection(**settings.select.model_dump()))
+        left_out = Counter(one.code for one in index.rejections())
+    entries.sort()
     lines = [*_series_table(entries), *_reasons_table(entries, left_out)]
     if output is not None:
         _write(output, entries)
         lines += ["", f"with descriptions, folders and UIDs, for your eyes only: {output}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0 if any(entry.outcome == "taken" for entry in entries) else 1
+
+
+def _entries(sorted_out: Sorted, wanted: Selection) -> list[Entry]:
+    """Describe whole series, those that the selection leaves out as well."""
+    chosen = select(sorted_out.kept, wanted)
+    series = [*_grouped(chosen.kept, ""), *_grouped((one for one, _ in chosen.refused), _NOT_WANTED)]
+    volumes = Counter(members[0].series_uid for members, _ in series)
+    return [_entry(members, code, volumes) for members, code in series]
 
 
 def _grouped(instances: Iterable[Instance], code: str) -> list[tuple[list[Instance], str]]:
@@ -133,12 +146,11 @@ def _series_table(entries: Sequence[Entry]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _reasons_table(entries: Sequence[Entry], left_out: Sequence[Rejection]) -> list[str]:
+def _reasons_table(entries: Sequence[Entry], left_out: Counter[str]) -> list[str]:
     """Explain every reason code that occurs, with its remedy."""
     series = Counter(entry.outcome for entry in entries if entry.outcome != "taken")
-    files = Counter(rejection.code for rejection in left_out)
     lines = ["", f"{sum(entry.outcome == 'taken' for entry in entries)} of {len(entries)} series would be taken."]
-    for counts, one, several in ((series, "series", "series"), (files, "file", "files")):
+    for counts, one, several in ((series, "series", "series"), (left_out, "file", "files")):
         for code, count in counts.most_common():
             reason = REASONS[code]
             lines.append(

@@ -1,7 +1,8 @@
-"""Look at every file of the source folder and take the images of the study in."""
+"""Look at every file of the source and take the images of the study in."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from pipeline.config import IngestSettings, SelectSettings
@@ -9,9 +10,12 @@ from pipeline.core.artefacts import write_parquet, write_table
 from pipeline.core.errors import DicomError
 from pipeline.core.progress import say
 from pipeline.core.records import Finding, FlowStep, Instance, RejectedFile
-from pipeline.dicom.files import MEGABYTE
+from pipeline.dicom.archives import folder_of, unpack
+from pipeline.dicom.consistency import refuse_inconsistent
+from pipeline.dicom.files import INFLATION_ROOM_BYTES, MEGABYTE
+from pipeline.dicom.index import Index, Rejection, open_index
 from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
-from pipeline.dicom.scan import Rejection, scan
+from pipeline.dicom.scan import answers_digest, update
 from pipeline.dicom.selection import Selection, select
 from pipeline.dicom.triage import triage
 
@@ -26,16 +30,19 @@ def ingest(
     flow: Path,
     threads: int = 1,
 ) -> None:
-    """Index the usable instances below a folder; every other entry is counted with its reason.
+    """Index the usable instances of the source; every other entry is counted with its reason.
+
+    What headers said is kept in ``index.sqlite`` beside the instances, so that a second run, or one after a run
+    that was killed, reads new and changed files only. An archive is unpacked beside it.
 
     Parameters
     ----------
     settings
-        The folder, the modalities, the size limit.
+        The source, the modalities, the size limit.
     key
         The study's secret key; made on first use.
     instances
-        Table of `Instance` (restricted).
+        Table of `Instance` (restricted), series after series.
     rejected
         Table of `RejectedFile` (restricted): which file is behind a finding.
     rejections
@@ -48,60 +55,65 @@ def ingest(
     Raises
     ------
     DicomError
-        If the folder cannot be read, holds the results, or holds no usable image.
+        If the source cannot be read, holds the results, or holds no usable image.
+    ArtefactError
+        If the index or a table cannot be written.
     """
-    if rejections.resolve().is_relative_to(settings.source.resolve()):
+    if rejections.resolve().is_relative_to(folder_of(settings.source).resolve()):
         what = "the results would be written into the source folder"
         raise DicomError(what, where=str(settings.source), remedy="keep source and results apart")
     for folder in {instances.parent, rejected.parent}:
         close_to_others(folder)
     pseudonyms = Pseudonyms(read_or_create_key(key))
-    found = scan(
-        settings.source,
-        modalities=settings.modalities,
-        largest_bytes=settings.max_instance_mb * MEGABYTE,
-        keep_shared_ids=settings.on_shared_patient_id == "note",
-        threads=threads,
-    )
-    taken, refused = _sorted(found.instances, settings.select)
-    rejected_files = sorted([*found.rejections, *refused], key=lambda one: one.path)
-    files = [(rejection, pseudonyms.file(rejection.path)) for rejection in rejected_files]
-    write_parquet(instances, Instance, taken)
-    write_table(
-        rejected, RejectedFile, (RejectedFile(file_id=name, path=one.path, reason=one.code) for one, name in files)
-    )
-    kept = {one.patient_id for one in taken} & found.shared_ids
-    noted = sorted(pseudonyms.patient(patient_id) for patient_id in kept)
-    write_table(rejections, Finding, [*(_finding(one, name) for one, name in files), *map(_shared, noted)])
-    series = len({(instance.series_uid, instance.part) for instance in taken})
+    largest_bytes = settings.max_instance_mb * MEGABYTE
+    tree = unpack(settings.source, instances.parent, largest_bytes=largest_bytes + INFLATION_ROOM_BYTES)
+    answers = answers_digest(tree.root, modalities=settings.modalities, largest_bytes=largest_bytes)
+    with open_index(instances.parent / "index.sqlite", answers) as index:
+        update(index, tree, modalities=settings.modalities, largest_bytes=largest_bytes, threads=threads)
+        refuse_inconsistent(index, tree.root, keep_shared_ids=settings.on_shared_patient_id == "note")
+        write_parquet(instances, Instance, _taken(index, settings.select))
+        counts = index.counts()
+        noted = sorted(map(pseudonyms.patient, counts.shared_ids_kept))
+        write_table(rejected, RejectedFile, (_file(one, pseudonyms) for one in index.rejections()))
+        findings = (_finding(one, pseudonyms) for one in index.rejections())
+        write_table(rejections, Finding, chain(findings, map(_shared, noted)))
+        codes = Counter(one.code for one in index.rejections())
     step = FlowStep(
         stage="ingest",
         unit="file",
-        entered=found.entries,
-        excluded=len(rejected_files),
-        left=len(taken),
+        entered=counts.entries,
+        excluded=codes.total(),
+        left=counts.files_kept,
         produced_unit="series",
-        produced=series,
+        produced=counts.series_kept,
     )
     write_table(flow, FlowStep, [step])
-    reasons = ", ".join(f"{code} {n}" for code, n in sorted(Counter(one.code for one in rejected_files).items()))
-    say(f"ingest: {step.left} of {step.entered} files are images of this study, in {series} series")
+    reasons = ", ".join(f"{code} {n}" for code, n in sorted(codes.items()))
+    say(f"ingest: {step.left} of {step.entered} files are images of this study, in {step.produced} series")
     say(f"ingest: left out: {reasons or 'none'}")
-    if not taken:
+    if not step.left:
         what = f"no usable image among {step.entered} files ({reasons or 'the folder is empty'})"
         raise DicomError(what, where=str(settings.source), remedy="check `ingest.source` and `ingest.modalities`")
 
 
-def _sorted(instances: Sequence[Instance], wanted: SelectSettings) -> tuple[tuple[Instance, ...], list[Rejection]]:
-    """Sort slices into volumes and keep the series that are wanted."""
-    volumes = triage(instances)
-    chosen = select(volumes.kept, Selection(**wanted.model_dump()))
-    return chosen.kept, [Rejection(one.path, code) for one, code in (*volumes.refused, *chosen.refused)]
+def _taken(index: Index, wanted: SelectSettings) -> Iterator[Instance]:
+    """Sort slices into volumes and keep the series that are wanted, series after series."""
+    selection = Selection(**wanted.model_dump())
+    for instances in index.series():
+        volumes = triage(instances)
+        chosen = select(volumes.kept, selection)
+        index.settle(chosen.kept, (*volumes.refused, *chosen.refused))
+        yield from chosen.kept
+
+
+def _file(rejection: Rejection, pseudonyms: Pseudonyms) -> RejectedFile:
+    return RejectedFile(file_id=pseudonyms.file(rejection.path), path=rejection.path, reason=rejection.code)
+
+
+def _finding(rejection: Rejection, pseudonyms: Pseudonyms) -> Finding:
+    name = pseudonyms.file(rejection.path)
+    return Finding(stage="ingest", unit="file", unit_id=name, code=rejection.code, severity="excluded")
 
 
 def _shared(patient: str) -> Finding:
     return Finding(stage="ingest", unit="patient", unit_id=patient, code="SHARED_PATIENT_ID", severity="noted")
-
-
-def _finding(rejection: Rejection, name: str) -> Finding:
-    return Finding(stage="ingest", unit="file", unit_id=name, code=rejection.code, severity="excluded")

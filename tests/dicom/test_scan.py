@@ -1,16 +1,16 @@
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.core.errors import DicomError
-from pipeline.core.records import Instance
+from pipeline.dicom import consistency
 from pipeline.dicom import scan as module
+from pipeline.dicom.files import FileFault
 from pipeline.dicom.paths import from_text
-from pipeline.dicom.scan import scan, walk, without_contradictions, without_duplicates
+from pipeline.dicom.scan import scan, walk
 from tests.dicom.samples import LIMIT, PIXELS, radiograph, with_pixels, write
 
 
@@ -29,32 +29,6 @@ def add(root, name, **elements):
 
 def hash_of(name):
     return int.from_bytes(str(name).encode()[-6:], "big")
-
-
-def instance(**values):
-    base = {
-        "path": "a",
-        "size_bytes": 1,
-        "modified_ns": 0,
-        "head_sha256": "0",
-        "patient_id": "p",
-        "study_uid": "st",
-        "series_uid": "se",
-        "sop_uid": "so",
-        "sop_class_uid": "c",
-        "transfer_syntax_uid": "t",
-        "modality": "CR",
-        "kind": "image",
-        "rows": 1,
-        "columns": 1,
-        "frames": 1,
-        "samples_per_pixel": 1,
-        "bits_allocated": 8,
-        "bits_stored": 8,
-        "is_signed": False,
-        "photometric_interpretation": "MONOCHROME2",
-    }
-    return Instance(**{**base, **values})
 
 
 def test_every_entry_ends_on_exactly_one_side(tmp_path):
@@ -109,11 +83,15 @@ def test_one_uid_with_bytes_that_differ_far_behind_the_header_is_refused_as_a_wh
     assert codes(take(tmp_path)) == dict.fromkeys(["a.dcm", "b.dcm"], "CONFLICTING_INSTANCES")
 
 
-def test_files_that_vanish_before_they_can_be_compared_are_not_taken_for_the_same(tmp_path):
-    both = [instance(path="a"), instance(path="b")]
-    kept, refused = without_duplicates(both, root=tmp_path)
-    assert not kept
-    assert {one.code for one in refused} == {"CONFLICTING_INSTANCES"}
+def test_files_that_vanish_before_they_can_be_compared_are_not_taken_for_the_same(tmp_path, monkeypatch):
+    add(tmp_path, "a.dcm", number=1)
+    (tmp_path / "b.dcm").write_bytes((tmp_path / "a.dcm").read_bytes())
+
+    def gone(path):
+        raise FileFault("UNREADABLE_FILE")
+
+    monkeypatch.setattr(consistency, "whole_sha256", gone)
+    assert codes(take(tmp_path)) == dict.fromkeys(["a.dcm", "b.dcm"], "CONFLICTING_INSTANCES")
 
 
 @pytest.mark.parametrize(
@@ -179,29 +157,6 @@ def test_a_file_that_went_astray_says_nothing_about_the_others_under_its_id(tmp_
     assert not found.shared_ids
 
 
-@given(
-    st.lists(
-        st.builds(
-            instance,
-            patient_sex=st.sampled_from(["", "F", "M"]),
-            sop_uid=st.sampled_from("123"),
-            head_sha256=st.sampled_from("ab"),
-            patient_id=st.sampled_from("xy"),
-            series_uid=st.sampled_from("mn"),
-        )
-    )
-)
-def test_nothing_is_lost_and_what_is_kept_is_consistent(instances):
-    instances = [one.model_copy(update={"path": f"{number:03d}"}) for number, one in enumerate(instances)]
-    unique, doubles = without_duplicates(instances)
-    kept, contradictory = without_contradictions(unique)
-    paths = [one.path for one in [*kept, *doubles, *contradictory]]
-    assert sorted(paths) == [one.path for one in instances]
-    assert len({one.sop_uid for one in kept}) == len(kept)
-    assert len({(one.study_uid, one.patient_id) for one in kept}) == len({one.study_uid for one in kept})
-    assert len({(one.series_uid, one.patient_id) for one in kept}) == len({one.series_uid for one in kept})
-
-
 def test_names_that_are_not_utf8_cost_nothing(tmp_path):
     good = write(tmp_path / "good.dcm", with_pixels(radiograph()))
     name = os.fsencode(tmp_path) + b"/M\xfcller\\x.dcm"
@@ -249,9 +204,55 @@ def test_a_folder_that_vanishes_is_counted(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    files, rejections = walk(tmp_path)
-    assert files == ["a.dcm"]
-    assert [(one.path, one.code) for one in rejections] == [("gone/", "UNREADABLE_FILE")]
+    assert {one.path: getattr(one, "code", "") for one in walk(tmp_path)} == {"a.dcm": "", "gone/": "UNREADABLE_FILE"}
+
+
+def test_a_folder_that_breaks_off_while_it_is_listed_keeps_what_was_seen(tmp_path, monkeypatch):
+    add(tmp_path, "folder/a.dcm")
+    real = os.scandir
+
+    @contextmanager
+    def scandir(path):
+        with real(path) as entries:
+
+            def some():
+                yield from entries
+                if str(path).rstrip("/").endswith("folder"):
+                    raise OSError
+
+            yield some()
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = take(tmp_path)
+    assert [one.path for one in found.instances] == ["folder/a.dcm"]
+    assert codes(found) == {"folder/": "UNREADABLE_FILE"}
+
+
+def test_a_file_that_vanishes_while_it_is_listed_is_counted(tmp_path, monkeypatch):
+    add(tmp_path, "a.dcm")
+    add(tmp_path, "b.dcm")
+    real = os.scandir
+
+    @contextmanager
+    def scandir(path):
+        with real(path) as entries:
+            yield (entry if entry.name == "b.dcm" else Gone(entry) for entry in entries)
+
+    class Gone:
+        def __init__(self, entry):
+            self.name = entry.name
+
+        def is_dir(self, **_):
+            return False
+
+        def is_file(self, **_):
+            return True
+
+        def stat(self, **_):
+            raise FileNotFoundError
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert codes(take(tmp_path)) == {"a.dcm": "UNREADABLE_FILE"}
 
 
 def test_nothing_is_written_into_the_source(tmp_path):
