@@ -29,8 +29,8 @@ REASONS: dict[str, Reason] = {
         "No decoder is at hand for the file's compression.", "Decompress the file, or install the decoder."
     ),
     "UNSUPPORTED_IMAGE": Reason(
-        "The pixel format is not supported (colour, palette, several frames or an unusual bit depth).",
-        "Export single-frame grey images.",
+        "The pixel format is not supported (a film of several frames, floating point, or an unusual bit depth).",
+        "Export single images, or slices as CT, MR or PET objects.",
     ),
     "BAD_DIMENSIONS": Reason("Rows, columns or frames are zero or beyond the limit.", "Check the file's source."),
     "BAD_GEOMETRY": Reason(
@@ -48,7 +48,7 @@ REASONS: dict[str, Reason] = {
     ),
     "LOCALIZER": Reason("A survey image for planning, no slice of the volume.", "Nothing."),
     "MOSAIC_IMAGE": Reason(
-        "Many slices laid out in one image (Siemens mosaic); where they belong stands in private elements only.",
+        "Many slices laid out in one image (mosaic), and the file does not say where they belong.",
         "Export the series as enhanced multi-frame, or as single slices.",
     ),
     "SECONDARY_IMAGE": Reason(
@@ -62,7 +62,7 @@ REASONS: dict[str, Reason] = {
         "The series is outside the selection of the configuration (`ingest.select`).", "Nothing, if meant so."
     ),
     "SERIES_INCOMPLETE": Reason(
-        "Another slice of this series is damaged; without it the volume would be incomplete.",
+        "Another slice of this series is damaged or missing; without it the volume would be incomplete.",
         "Export the whole series again.",
     ),
     "SHARED_PATIENT_ID": Reason(

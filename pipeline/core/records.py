@@ -71,6 +71,9 @@ class Instance(Identified):
     has_contrast_agent: bool = False
     diffusion_direction: Triple | None = None
     stack_id: str = ""  # of a frame, where an object holds several stacks
+    concatenation_uid: str = ""  # of an object that is one of several files
+    concatenation_number: int | None = None  # which of them, from 1
+    concatenation_total: int | None = None
     frame: int = 0  # which frame of the file this is, from 1; 0 stands for the whole file
     part: int = 0  # which volume of a series that holds several, from 1; 0 if it holds one
     part_axis: str = ""  # what tells the parts apart

@@ -44,7 +44,8 @@ _KEYWORDS = (
     "IssuerOfPatientID", "FrameOfReferenceUID", "ImageType", "SeriesDescription", "AcquisitionNumber",
     "TemporalPositionIdentifier", "EchoTime", "TriggerTime", "DiffusionBValue", "AcquisitionTime", "SliceThickness",
     "ContrastBolusAgent", "InstitutionName", "Manufacturer", "ManufacturerModelName", "BodyPartExamined",
-    "ViewPosition", "DiffusionGradientOrientation",
+    "ViewPosition", "DiffusionGradientOrientation", "ConcatenationUID", "InConcatenationNumber",
+    "InConcatenationTotalNumber",
 )  # fmt: skip
 _TAGS = tuple(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds (PS3.4, B.5)
@@ -245,5 +246,8 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
         manufacturer_model=elements.text(dataset, "ManufacturerModelName"),
         body_part=elements.text(dataset, "BodyPartExamined"),
         view_position=elements.text(dataset, "ViewPosition"),
+        concatenation_uid=elements.text(dataset, "ConcatenationUID"),
+        concatenation_number=elements.integer(dataset, "InConcatenationNumber"),
+        concatenation_total=elements.integer(dataset, "InConcatenationTotalNumber"),
         **plane_facts(dataset),
     )

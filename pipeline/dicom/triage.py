@@ -58,8 +58,8 @@ def triage(instances: Iterable[Instance]) -> Sorted:
     Returns
     -------
     Sorted
-        In the order of the instances given. Reason codes are ``LOCALIZER``, ``MOSAIC_IMAGE`` and
-        ``SECONDARY_IMAGE``.
+        In the order of the instances given. Reason codes are ``LOCALIZER``, ``MOSAIC_IMAGE``, ``SECONDARY_IMAGE`` and
+        ``SERIES_INCOMPLETE`` (of a concatenation, files are missing).
 
     References
     ----------
@@ -74,6 +74,8 @@ def triage(instances: Iterable[Instance]) -> Sorted:
             refused.append((one, code))
         elif one.kind == "slice":
             series[one.series_uid].append(one)
+    for series_uid in [name for name, slices in series.items() if _lacks_a_file(slices)]:
+        refused += [(one, "SERIES_INCOMPLETE") for one in series.pop(series_uid)]
     places = {id(one): label for slices in series.values() for one, label in _labelled(slices)}
     left_out = {id(one) for one, _ in refused}
     kept = tuple(
@@ -98,6 +100,17 @@ def _no_slice_of_a_volume(one: Instance) -> str:
     if len(one.image_type) > 1 and one.image_type[1].upper() == _SECONDARY:
         return "SECONDARY_IMAGE"
     return ""
+
+
+def _lacks_a_file(slices: Sequence[Instance]) -> bool:
+    """Tell whether a file of a concatenation is missing: at an end, nothing else would show it (PS3.3, C.7.6.16)."""
+    numbers: dict[str, set[int | None]] = defaultdict(set)
+    totals: dict[str, int] = {}
+    for one in slices:
+        if one.concatenation_uid:
+            numbers[one.concatenation_uid].add(one.concatenation_number)
+            totals[one.concatenation_uid] = max(totals.get(one.concatenation_uid, 0), one.concatenation_total or 0)
+    return any(found != set(range(1, max(totals[uid], len(found)) + 1)) for uid, found in numbers.items())
 
 
 def _labelled(slices: Sequence[Instance]) -> list[tuple[Instance, tuple[int, str]]]:

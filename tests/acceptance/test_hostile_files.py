@@ -173,7 +173,7 @@ def archive(tmp_path_factory) -> tuple[Path, dict[str, set[str]]]:
             endpoint.bind("socket.dcm")
         finally:
             os.chdir(before)
-    expected |= dict.fromkeys(("pipe.dcm", "loop", "outside.dcm", "socket.dcm"), {"NOT_A_REGULAR_FILE"})
+    expected |= {name: {"NOT_A_REGULAR_FILE"} for name in ("pipe.dcm", "loop", "outside.dcm", "socket.dcm")}
     if os.geteuid() != 0:
         closed = write(root / "closed.dcm", slice_of(30))
         closed.chmod(0)

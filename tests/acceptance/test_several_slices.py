@@ -66,6 +66,21 @@ def test_one_volume_in_several_objects(single, tmp_path):
     assert content(conversion) == content(single)
 
 
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_missing_file_of_a_concatenation_is_noticed(single, tmp_path, missing):
+    slices = oblique_ct(COUNT)
+    files = [enhanced(slices[:3]), enhanced(slices[3:5]), enhanced(slices[5:])]
+    for number, one in enumerate(files, start=1):
+        one.ConcatenationUID, one.InConcatenationNumber, one.InConcatenationTotalNumber = "1.2.3.88", number, 3
+    save(tmp_path / "whole", files)
+    assert content(convert(tmp_path / "whole", tmp_path / "whole results")) == content(single)
+    del files[missing]
+    save(tmp_path / "raw", files)
+    conversion = convert(tmp_path / "raw", tmp_path / "results")
+    assert conversion.images == []
+    assert set(map(tuple, conversion.fates().values())) == {("SERIES_INCOMPLETE",)}
+
+
 def test_a_slope_for_each_frame(tmp_path):
     slices = oblique_ct(COUNT)
     for number, one in enumerate(slices, start=1):
