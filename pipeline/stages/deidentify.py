@@ -12,6 +12,7 @@ from pipeline.core.parallel import map_in_order
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Instance, PseudonymLink
 from pipeline.core.records import Series as SeriesRecord
+from pipeline.dicom.archives import source_root
 from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
 from pipeline.dicom.series import series_records
@@ -39,7 +40,7 @@ def deidentify(
     settings
         The size of the date shift.
     source
-        The folder that was scanned; it is only read.
+        The folder or archive that was scanned; it is only read. What was unpacked lies beside the instances.
     key
         The study's secret key.
     instances
@@ -60,12 +61,12 @@ def deidentify(
     Raises
     ------
     DicomError
-        If no instance is left.
+        If no instance is left, or an archive is not unpacked any more.
     """
     close_to_others(pseudonyms.parent)
     names = Pseudonyms(read_or_create_key(key))
     dicom.mkdir(parents=True, exist_ok=True)
-    rewriter = Rewriter(source, dicom, names, settings.max_date_shift_days)
+    rewriter = Rewriter(source_root(source, instances.parent), dicom, names, settings.max_date_shift_days)
     entered = count_parquet(instances)
     progress = Progress("deidentify: instances", entered)
     patients: set[str] = set()

@@ -54,6 +54,18 @@ def expect_the_same(original, tmp_path):
     return check
 
 
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar", "bztar", "xztar"])
+def test_an_archive_holds_the_same(expect_the_same, tmp_path, form):
+    cohort(tmp_path / "raw")
+    expect_the_same(Path(shutil.make_archive(str(tmp_path / "archive"), form, tmp_path / "raw")))
+
+
+def test_the_folder_of_a_dicomdir(expect_the_same, tmp_path):
+    cohort(tmp_path / "raw")
+    (tmp_path / "raw" / "DICOMDIR").write_bytes(b"a directory")
+    expect_the_same(tmp_path / "raw" / "DICOMDIR")
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_names_of_files_do_not_matter(expect_the_same, tmp_path, seed):
     cohort(tmp_path / "raw", seed=seed)
