@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from pipeline.dicom.files import FileFault
-from pipeline.dicom.modality import modality_values, padding_marks, stored_values
+from pipeline.dicom.modality import modality_of, narrow_values, padding_marks, stored_values
 from pipeline.dicom.pixel_format import PixelFormat
 
 formats = st.builds(
@@ -24,21 +24,66 @@ def test_every_word_with_the_same_stored_bits_is_the_same_value(form, data):
     word = value & ((1 << form.bits_stored) - 1) | other_bits
     for container in (np.array([word], np.uint16), np.array([word], np.uint16).view(np.int16)):
         assert stored_values(container, form).tolist() == [value]
+    for order in "<>":
+        assert narrow_values(np.array([word], f"{order}u2"), form).tolist() == [value]
+    if form.bits_stored <= 8:
+        assert narrow_values(np.array([word & 0xFF], np.uint8), form).tolist() == [value]
 
 
-def rescaled(stored, **elements):
+def test_words_of_which_all_bits_are_stored_are_not_copied():
+    words = np.arange(4, dtype=np.uint16)
+    for is_signed in (False, True):
+        assert np.shares_memory(narrow_values(words, PixelFormat(1, 4, 16, 16, is_signed, "MONOCHROME2")), words)
+
+
+def rescaled(stored, *, form=None, dtype=np.int32, **elements):
     dataset = Dataset()
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
-    form = PixelFormat(1, len(stored), 16, 16, False, "MONOCHROME2")
-    return modality_values(dataset, np.array(stored, np.int32), form, True)
+    form = form or PixelFormat(1, len(stored), 16, 16, False, "MONOCHROME2")
+    modality = modality_of(dataset, form, True)
+    return modality.of_pixels(np.array(stored, dtype)), modality.unit
 
 
-@given(st.lists(st.integers(0, 65535), min_size=1), st.integers(-32, 32).filter(bool), st.integers(-5000, 5000))
-def test_whole_numbers_stay_exact(stored, slope, intercept):
-    values, _ = rescaled(stored, RescaleSlope=str(slope), RescaleIntercept=str(intercept))
-    assert values.dtype == np.int32
-    assert values.tolist() == [slope * value + intercept for value in stored]
+def in_double_precision(stored, slope, intercept):
+    """The plain way: everything as float64; whole numbers in the narrowest type that holds them."""
+    values = np.array(stored, np.float64) * slope + intercept
+    if slope.is_integer() and intercept.is_integer():
+        for dtype in (np.int16, np.int32):
+            if np.iinfo(dtype).min <= values.min() and values.max() <= np.iinfo(dtype).max:
+                return values.astype(dtype)
+    return values.astype(np.float32)
+
+
+numbers = st.one_of(
+    st.sampled_from([0, 1, -1, 2, -1024, 32767, -32768, 65535, -65536, 0.5, 0.25]),
+    st.integers(-5000, 5000),
+    st.integers(-(2**31), 2**31),
+    st.floats(-1e6, 1e6).map(lambda value: float(f"{value:.8g}")),
+)
+
+
+@given(formats, numbers.filter(bool), numbers, st.data())
+def test_fast_and_plain_arithmetic_agree(form, slope, intercept, data):
+    slope, intercept = float(f"{slope:.10g}"), float(f"{intercept:.10g}")
+    low, high = form.stored_range
+    stored = data.draw(st.lists(st.integers(low, high), min_size=1, max_size=9))
+    narrow = f"{'i' if form.is_signed else 'u'}{form.bits_allocated // 8 if form.bits_allocated in {8, 16} else 2}"
+    expected = in_double_precision(stored, slope, intercept)
+    for dtype in (narrow, np.int32):
+        factors = {"RescaleSlope": f"{slope:.10g}", "RescaleIntercept": f"{intercept:.10g}"}
+        values, _ = rescaled(stored, form=form, dtype=dtype, **factors)
+        assert values.dtype == expected.dtype
+        np.testing.assert_array_equal(values, expected)
+
+
+@given(formats, numbers.filter(bool), numbers)
+def test_single_numbers_go_the_way_of_the_pixels(form, slope, intercept):
+    dataset = Dataset()
+    dataset.RescaleSlope, dataset.RescaleIntercept = f"{slope:.10g}", f"{intercept:.10g}"
+    modality = modality_of(dataset, form, True)
+    ends = modality.of_numbers(form.stored_range)
+    assert ends == modality.of_pixels(np.array(form.stored_range, np.int32)).astype(float).tolist()
 
 
 @given(st.lists(st.integers(0, 65535), min_size=1), st.floats(1e-3, 1e3), st.floats(-1e4, 1e4))

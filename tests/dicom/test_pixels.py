@@ -10,8 +10,10 @@ from pydicom.pixels import apply_modality_lut
 from pydicom.sequence import Sequence
 
 from pipeline.core.reasons import REASONS
+from pipeline.dicom import files
 from pipeline.dicom.pixels import PixelReadError, is_decodable, read_pixels
 from tests.dicom.samples import GEOMETRY, PIXELS, SYNTAXES, ct, radiograph, with_pixels, write
+from tests.real_data import data_set
 
 
 def read(tmp_path, dataset, **options):
@@ -34,7 +36,7 @@ def test_the_same_values_in_every_syntax(tmp_path, syntax, dtype, bits):
     low = -(1 << (bits - 1)) if np.issubdtype(dtype, np.signedinteger) else 0
     stored = np.random.default_rng(1).integers(low, low + (1 << bits), PIXELS.shape).astype(dtype)
     found = read(tmp_path, with_pixels(radiograph(), stored, bits=bits), syntax=syntax)
-    assert found.values.dtype == np.int32
+    assert found.values.dtype == (np.int32 if (dtype, bits) == (np.uint16, 16) else np.int16)
     np.testing.assert_array_equal(found.values, stored)
     np.testing.assert_array_equal(found.values, pydicom.dcmread(tmp_path / "a.dcm").pixel_array)
     assert (found.lowest_possible, found.highest_possible) == (low, low + (1 << bits) - 1)
@@ -69,11 +71,12 @@ def test_bytes_in_big_endian_words(tmp_path):
 @pytest.mark.parametrize(
     ("slope", "intercept", "dtype"),
     [
-        ("1", "-1024", np.int32),
-        ("2", "0", np.int32),
+        ("1", "-1024", np.int16),
+        ("2", "0", np.int16),
         ("0.5", "3", np.float32),
         ("1", "0.25", np.float32),
-        ("-1", "4095", np.int32),
+        ("-1", "4095", np.int16),
+        ("100", "0", np.int32),
     ],
 )
 def test_slope_and_intercept(tmp_path, slope, intercept, dtype):
@@ -289,3 +292,107 @@ def test_nothing_of_the_file_is_said(tmp_path, capsys, recwarn, caplog):
     assert not out.err
     assert not recwarn.list
     assert "SECR" not in caplog.text
+
+
+# --- the fast way through the header
+
+
+def outcome(path):
+    """Give everything that is read, or the reason why nothing is."""
+    try:
+        found = read_pixels(path)
+    except PixelReadError as error:
+        return error.code
+    values = found.values
+    return (values.dtype, values.tobytes(), values.shape, *(repr(v) for k, v in vars(found).items() if k != "values"))
+
+
+def slow_outcome(path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "walk", lambda _head, _tags: None)
+        return outcome(path)
+
+
+decimals = st.one_of(
+    st.sampled_from(["", "1", "1.0", "-1024", "0.5", "1e2", "65535", "-32768", "0", "1.000000", " 2 ", "1\\2", "x"]),
+    st.integers(-100_000, 100_000).map(str),
+    st.floats(-1e4, 1e4).map(lambda value: f"{value:.6g}"),
+)
+
+
+@st.composite
+def slices(draw):
+    """Draw the data set of a slice with any of what changes its values: usual, odd and missing elements."""
+    allocated = draw(st.sampled_from([8, 16]))
+    bits = draw(st.integers(max(2, allocated - 8), allocated))
+    dtype = np.dtype(f"{draw(st.sampled_from('ui'))}{allocated // 8}")
+    generator = np.random.default_rng(draw(st.integers(0, 99)))
+    words = generator.integers(0, 1 << allocated, (7, 6))  # with garbage in the high bits
+    if draw(st.booleans()):
+        words &= (1 << bits) - 1
+    dataset = ct()
+    optional = {
+        "RescaleSlope": decimals, "RescaleIntercept": decimals, "WindowCenter": decimals, "WindowWidth": decimals,
+        "RescaleType": st.sampled_from(["HU", "US", "", "x"]), "ViewPosition": st.sampled_from(["AP", ""]),
+        "PixelSpacing": st.sampled_from([None, [0.5, 0.5], [0, 1], ""]), "HighBit": st.just(bits - 1),
+        "PixelAspectRatio": st.sampled_from([[2, 1], [1, 1], ""]), "ImagePositionPatient": st.sampled_from([None, ""]),
+        "PhotometricInterpretation": st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+        "SpecificCharacterSet": st.sampled_from(["ISO_IR 100", "ISO_IR 192", ""]),
+    }  # fmt: skip
+    with pydicom.config.disable_value_validation():
+        for keyword, values in optional.items():
+            if draw(st.booleans()):
+                value = draw(values)
+                if value == "x" and keyword in {"RescaleSlope", "RescaleIntercept"}:
+                    value = "1"
+                setattr(dataset, keyword, value if value != "x" or keyword == "RescaleType" else "1")
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit", "SmallestImagePixelValue"):
+        if draw(st.booleans()):
+            sign = draw(st.sampled_from(["US", "SS"]))
+            dataset.add_new(keyword, sign, draw(st.integers(0, 65535) if sign == "US" else st.integers(-32768, 32767)))
+    return with_pixels(dataset, words.astype(f"u{allocated // 8}").view(dtype), bits=bits)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(slices(), st.sampled_from(["explicit", "implicit", "RLE"]))
+def test_the_fast_and_the_slow_way_read_the_same(tmp_path, dataset, syntax):
+    with pydicom.config.disable_value_validation():
+        path = write(tmp_path / "a.dcm", dataset, syntax=syntax)
+    assert outcome(path) == slow_outcome(path)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["dcm_qa_nih", "icometrix", "dcm_qa_enh", "wg04", "pydicom_data"])
+def test_the_fast_and_the_slow_way_read_the_same_of_real_files(name):
+    for path in sorted(data_set(name).rglob("*")):
+        if path.is_file():
+            assert outcome(path) == slow_outcome(path)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_headers_are_read_the_same_both_ways(tmp_path, data):
+    path = tmp_path / "whole.dcm"
+    if not path.exists():
+        dataset = with_pixels(ct(RescaleSlope="2", RescaleIntercept="-1024", WindowCenter=[40, 600], WindowWidth="400"))
+        dataset.add_new("PixelPaddingValue", "SS", -2000)
+        write(path, dataset)
+    content = bytearray(path.read_bytes())
+    end = content.rindex(b"\xe0\x7f\x10\0") + 12
+    for place in data.draw(st.lists(st.integers(132, end), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(content)
+    assert outcome(broken) == slow_outcome(broken)
+
+
+@pytest.mark.parametrize("shape", [(50, 10), (2500, 1000)])
+def test_files_of_any_length_are_read_the_same_way(tmp_path, shape):
+    """Small files are read as a whole; of large ones the header first, and then the pixels."""
+    stored = np.random.default_rng(1).integers(0, 4096, shape).astype(np.uint16)
+    path = write(tmp_path / "a.dcm", with_pixels(ct(), stored))
+    np.testing.assert_array_equal(read_pixels(path).values, stored)
+    assert outcome(path) == slow_outcome(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert refused(path) == "TRUNCATED_FILE"

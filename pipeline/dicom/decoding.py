@@ -1,0 +1,149 @@
+"""Decoding: from the bytes of a pixel data element to stored values, by decoders that are named, not found."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from pipeline.dicom.files import FileFault, Source
+from pipeline.dicom.modality import Stored, narrow_values, stored_values
+from pipeline.dicom.pixel_format import (
+    NATIVE,
+    PixelElement,
+    PixelFormat,
+    check_pixel_data,
+    pixel_element,
+    pixel_format,
+)
+
+# Which of several decoders pydicom takes first depends on what else is installed; ours is named.
+_PREFERRED_PLUGIN = "pylibjpeg"
+# pydicom's own plugins for these are under the GPL, not packaged for conda, or stop at 8 bits; imagecodecs is none
+# of it.
+_JPEG_LS = frozenset({JPEGLSLossless, JPEGLSNearLossless})
+_BY_IMAGECODECS = frozenset({JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit}) | _JPEG_LS
+
+
+def is_decodable(transfer_syntax_uid: str) -> bool:
+    """Tell whether a decoder for a transfer syntax is installed (asked of pydicom at run time)."""
+    try:
+        return transfer_syntax_uid in NATIVE | _BY_IMAGECODECS or bool(get_decoder(transfer_syntax_uid).is_available)
+    except NotImplementedError:
+        return False
+
+
+def stored_pixels(source: Source, dataset: Dataset, largest_bytes: int) -> tuple[PixelFormat, NDArray[np.int32]]:
+    """Check and decode the one frame of an open file.
+
+    Parameters
+    ----------
+    source
+        Its body stands at the pixel data.
+    dataset
+        The header, with the attributes named in `PIXEL_FORMAT_KEYWORDS`.
+    largest_bytes
+        Largest length of the decoded pixels.
+
+    Returns
+    -------
+    tuple
+        The format, and the stored values, shape (rows, columns).
+
+    Raises
+    ------
+    FileFault
+        With the reason why it cannot be decoded. Decoders may raise nearly anything else.
+    """
+    form, stored = narrow_pixels(source, dataset, largest_bytes)
+    return form, stored.astype(np.int32)
+
+
+def narrow_pixels(source: Source, dataset: Dataset, largest_bytes: int) -> tuple[PixelFormat, Stored]:
+    """Check and decode as `stored_pixels` does; the values come in words as narrow as those of the file.
+
+    Native pixels whose words hold nothing else are not copied: the array may be read only.
+    """
+    form = pixel_format(dataset, largest_bytes)
+    if form.frames != 1:
+        raise FileFault("UNSUPPORTED_IMAGE")
+    if not is_decodable(source.transfer_syntax_uid):
+        raise FileFault("UNSUPPORTED_TRANSFER_SYNTAX")
+    element = pixel_element(source)
+    check_pixel_data(source, element, form)
+    encoded = source.value(element.start, element.length)
+    if len(encoded) != element.length:
+        raise FileFault("TRUNCATED_FILE")
+    if source.transfer_syntax_uid in NATIVE:
+        return form, _native(encoded, form, element, source)
+    return form, _decoded(bytes(encoded), form, source)
+
+
+def _native(encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, source: Source) -> Stored:
+    order = "<" if source.is_little_endian else ">"
+    if form.bits_allocated == 16:
+        plain = np.frombuffer(encoded, dtype=f"{order}u2")
+    elif source.transfer_syntax_uid == ExplicitVRBigEndian and element.representation == "OW":
+        # Bytes travel in words whose halves are swapped (PS3.5, annex D, note on OW).
+        plain = np.frombuffer(bytes(encoded) + b"\0" * (len(encoded) % 2), dtype=np.uint16).byteswap().view(np.uint8)
+    else:
+        plain = np.frombuffer(encoded, dtype=np.uint8)
+    return narrow_values(plain[: form.rows * form.columns].reshape(form.rows, form.columns), form)
+
+
+def _decoded(encoded: bytes, form: PixelFormat, source: Source) -> NDArray[np.int32]:
+    if source.transfer_syntax_uid in _BY_IMAGECODECS:
+        plain = _decoded_by_imagecodecs(encoded, source.transfer_syntax_uid)
+    else:
+        plain = _decoded_by_pydicom(encoded, form, source)
+    if plain.shape != (form.rows, form.columns):
+        raise FileFault("UNDECODABLE_PIXELS")
+    stored = stored_values(plain, form)
+    # RLE packs whole words, unused bits included; the other codecs know numbers, and these must fit (signed ones
+    # may come as the bits that are stored).
+    mask = (1 << form.bits_stored) - 1
+    fits = np.array_equal(stored, plain) or (form.is_signed and np.array_equal(stored & mask, plain))
+    if source.transfer_syntax_uid != RLELossless and not fits:
+        raise FileFault("UNDECODABLE_PIXELS")
+    return stored
+
+
+def _decoded_by_imagecodecs(encoded: bytes, transfer_syntax_uid: str) -> NDArray[Any]:
+    """Decode one frame of JPEG-LS, or of JPEG with more than 8 bits: lossless (process 14) or extended (process 4)."""
+    import imagecodecs
+    from pydicom.encaps import get_frame
+
+    codestream = get_frame(encoded, 0, number_of_frames=1)
+    if transfer_syntax_uid in _JPEG_LS:
+        return np.asarray(imagecodecs.jpegls_decode(codestream)).astype(np.int32)
+    if transfer_syntax_uid == JPEGExtended12Bit:
+        return np.asarray(imagecodecs.jpeg_decode(codestream)).astype(np.int32)
+    return np.asarray(imagecodecs.jpegsof3_decode(codestream)).astype(np.int32)
+
+
+def _decoded_by_pydicom(encoded: bytes, form: PixelFormat, source: Source) -> NDArray[Any]:
+    options: dict[str, Any] = {
+        "rows": form.rows,
+        "columns": form.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": form.bits_allocated,
+        "bits_stored": form.bits_stored,
+        "pixel_representation": int(form.is_signed),
+        "photometric_interpretation": form.photometric_interpretation,
+        "pixel_keyword": "PixelData",
+    }
+    decoder = get_decoder(source.transfer_syntax_uid)
+    plugin = _PREFERRED_PLUGIN if _PREFERRED_PLUGIN in decoder.available_plugins else ""
+    plain, _ = decoder.as_array(encoded, index=0, raw=True, decoding_plugin=plugin, **options)
+    return plain
