@@ -89,20 +89,30 @@ class Volume:
         No value is interpolated: each voxel keeps its value and its place in the patient. The array of the
         result is a view.
         """
-        nearest = _nearest_axes(self.affine_mm)
-        order = tuple(nearest.index(axis) for axis in range(3))
+        order, is_reversed = upright_axes(self.affine_mm)
         turned = np.eye(4)
         turned[:3, :3] = np.eye(3)[:, list(order)]
         array = self.array.transpose(order)
-        affine = self.affine_mm @ turned
         for axis in range(3):
-            if affine[axis, axis] < 0:
-                flip = np.eye(4)
-                flip[axis, axis] = -1
-                flip[axis, 3] = array.shape[axis] - 1
-                affine = affine @ flip
+            if is_reversed[axis]:
+                turned[:, 3] += turned[:, axis] * (array.shape[axis] - 1)
+                turned[:, axis] *= -1
                 array = np.flip(array, axis)
-        return Volume(array, affine, self.unit)
+        return Volume(array, self.affine_mm @ turned, self.unit)
+
+
+def upright_axes(affine_mm: NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Tell how a grid must be turned so that its axes point nearest to right, anterior and superior.
+
+    Returns
+    -------
+    tuple
+        For each patient axis the voxel axis that runs along it, and whether that one runs the other way.
+    """
+    nearest = _nearest_axes(affine_mm)
+    first, second, third = (nearest.index(axis) for axis in range(3))
+    right, anterior, superior = (bool(affine_mm[row, axis] < 0) for row, axis in enumerate((first, second, third)))
+    return (first, second, third), (right, anterior, superior)
 
 
 def _nearest_axes(affine_mm: NDArray[np.float64]) -> tuple[int, int, int]:

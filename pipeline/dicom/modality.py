@@ -108,7 +108,7 @@ class Modality:
     slope: float = 1.0
     intercept: float = 0.0
     first: int = 0
-    table: NDArray[np.int32] | None = None
+    table: NDArray[np.int16] | NDArray[np.int32] | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -1,9 +1,24 @@
-"""Volumes: whether the slices of a series that were read form one, and how."""
+"""Volumes: the slices of a series, whether they form one, and how."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from pipeline.dicom.files import quiet
 from pipeline.dicom.geometry import FEWEST_SLICES, StackGeometry, stack_geometry
-from pipeline.dicom.pixels import PixelData
+from pipeline.dicom.pixels import PixelData, read_pixels
+
+
+def read_slices(paths: Iterable[Path]) -> list[PixelData]:
+    """Read slices, and sort them by their positions: their names may depend on a secret key.
+
+    Raises
+    ------
+    PixelReadError
+        With the reason why one of them cannot be read.
+    """
+    with quiet():
+        slices = [read_pixels(path) for path in paths]
+    return sorted(slices, key=lambda one: one.image_position_mm or ())
 
 
 def slices_geometry(slices: Sequence[PixelData]) -> StackGeometry | str:

@@ -1,6 +1,11 @@
 """NIfTI files: volumes on disk, uncompressed, without anything that identifies or changes from run to run."""
 
+import math
+import mmap
+import os
 import shutil
+import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,9 @@ from pipeline.imaging.stacking import fits_int16
 
 # NIfTI-1 qform_code and sform_code NIFTI_XFORM_SCANNER_ANAT: coordinates of the scanner.
 _SCANNER = 1
+_HEADER_BYTES = 348
+_VALUES_BEGIN = 352
+_TYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i2"), 16: np.dtype("<f4")}  # DT_INT16, DT_FLOAT32
 _ISAL_LEVEL = 2
 _COPY_BYTES = 1 << 20
 
@@ -22,22 +30,35 @@ def write_volume(path: Path, volume: Volume) -> None:
     """Write a volume as NIfTI-1: int16 if its values are integers that fit, else float32.
 
     The affine stands in sform and qform (a sheared one in sform only, because a quaternion cannot hold it).
-    The unit of the values has no field in NIfTI and stays with the record of the image.
+    The unit of the values has no field in NIfTI and stays with the record of the image. The file is whole when it
+    gets its name, but may still be on its way to the disk: see `flush`.
 
     Raises
     ------
     ArtefactError
         If the file cannot be written.
     """
-    import nibabel as nib
-
     values = compact(volume.array)
-    image = nib.Nifti1Image(values, volume.affine_mm, dtype=values.dtype)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(volume.affine_mm, code=_SCANNER)
-    image.set_qform(volume.affine_mm, code=0 if volume.is_sheared else _SCANNER)
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
+    with replacing(path, flush=False) as temporary, temporary.open("wb") as stream:
+        stream.write(_header(volume, values.dtype))
+        stream.write(_first_axis_fastest(values).data)
+
+
+def flush(paths: Iterable[Path]) -> None:
+    """Wait until files that were written are on the disk.
+
+    Raises
+    ------
+    ArtefactError
+        If one of them cannot be read or flushed.
+    """
+    for path in paths:
+        try:
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        except OSError as error:
+            what = f"cannot write the volume ({error.strerror})"
+            raise ArtefactError(what, where=str(path), remedy="check the free space and the permissions") from error
 
 
 def compress(source: Path, target: Path) -> None:
@@ -75,19 +96,12 @@ def read_volume(path: Path, *, unit: str = "") -> Volume:
     ArtefactError
         If the file is missing, cut short or no such volume.
     """
-    import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-    from nibabel.wrapstruct import WrapStructError
-
     try:
-        image = nib.Nifti1Image.from_filename(path)
-        values = np.asanyarray(image.dataobj)
-        if int(image.header["sform_code"]) != _SCANNER or path.stat().st_size != image.dataobj.offset + values.nbytes:
-            message = "not a volume of this program"
-            raise ValueError(message)
-        return Volume(values, np.asarray(image.affine), unit)
-    except (OSError, ValueError, EOFError, ImageFileError, HeaderDataError, WrapStructError) as error:
+        with path.open("rb") as stream:
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        values, affine = _parsed(content)
+        return Volume(values, affine, unit)
+    except (OSError, ValueError, struct.error) as error:
         what = f"cannot read the volume ({type(error).__name__})"
         raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
 
@@ -97,3 +111,43 @@ def compact(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype == np.int16:
         return values
     return values.astype(np.int16 if fits_int16(values) else np.float32, copy=False)
+
+
+def _header(volume: Volume, dtype: np.dtype[Any]) -> bytes:
+    """Write the header as nibabel does, and the four bytes that say that there are no extensions."""
+    import nibabel as nib
+
+    header = nib.Nifti1Header(endianness="<")
+    header.set_data_dtype(dtype)
+    header.set_data_shape(volume.array.shape)
+    header.set_xyzt_units("mm")
+    header.set_sform(volume.affine_mm, code=_SCANNER)
+    header.set_qform(volume.affine_mm, code=0 if volume.is_sheared else _SCANNER)
+    header["vox_offset"] = _VALUES_BEGIN
+    return bytes(header.binaryblock) + bytes(_VALUES_BEGIN - len(header.binaryblock))
+
+
+def _first_axis_fastest(values: NDArray[Any]) -> NDArray[Any]:
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return np.ascontiguousarray(little.T)
+
+
+def _parsed(content: mmap.mmap) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Take apart a file of `write_volume`: values, shape (I, J, K), and affine; any other file is an error."""
+    (size,) = struct.unpack_from("<i", content, 0)
+    axes, *shape = struct.unpack_from("<4h", content, 40)
+    (code,) = struct.unpack_from("<h", content, 70)
+    (begin,) = struct.unpack_from("<f", content, 108)
+    (sform,) = struct.unpack_from("<h", content, 254)
+    rows = np.array(struct.unpack_from("<12f", content, 280), dtype=np.float64).reshape(3, 4)
+    magic = struct.unpack_from("4s", content, 344)
+    dtype = _TYPES.get(code)
+    facts = (size, axes, begin, sform, *magic)
+    if facts != (_HEADER_BYTES, 3, _VALUES_BEGIN, _SCANNER, b"n+1\0") or dtype is None or min(shape) < 1:
+        message = "not a volume of this program"
+        raise ValueError(message)
+    if len(content) != _VALUES_BEGIN + math.prod(shape) * dtype.itemsize:
+        message = "cut short, or too long"
+        raise ValueError(message)
+    values: NDArray[Any] = np.ndarray(shape, dtype, content, _VALUES_BEGIN, order="F")
+    return values, np.vstack([rows, (0, 0, 0, 1)])

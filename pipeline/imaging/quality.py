@@ -47,7 +47,9 @@ def contrast(values: NDArray[Any]) -> float:
     lowest, highest = float(values.min()), float(values.max())
     if lowest == highest:
         return 0.0
-    low, high = (float(value) for value in np.percentile(values, _SPREAD_PERCENTILES))
+    # Differences of neighbours are taken in the type of the values: a narrow one would go round.
+    wide = values.astype(np.int64) if np.issubdtype(values.dtype, np.integer) else values
+    low, high = (float(value) for value in np.percentile(wide, _SPREAD_PERCENTILES))
     return (high - low) / (highest - lowest)
 
 

@@ -1,13 +1,14 @@
 """Stacking: slices become a volume, and every slice proves that it stands where its own header says."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.volume import Volume
+from pipeline.core.volume import Volume, upright_axes
 
 # DICOM's patient axes run to the left, posterior, superior; those of `Volume` to the right, anterior, superior.
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -18,7 +19,7 @@ _PROBES = 5
 
 
 class Probes(NamedTuple):
-    """Pixels of one slice: places in RAS+ millimetres, shape (n, 3), and values, shape (n,)."""
+    """Pixels of n slices: places in RAS+ millimetres, shape (n, m, 3), and values, shape (n, m)."""
 
     places_mm: NDArray[np.float64]
     values: NDArray[np.float32]
@@ -44,18 +45,6 @@ class Slice:
     position_mm: tuple[float, float, float]
     orientation: tuple[float, float, float, float, float, float]
     spacing_mm: tuple[float, float]
-
-    def places_mm(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Give the places of pixels in RAS+ millimetres, shape (n, 3); PS3.3, equation C.7.6.2.1-1."""
-        along_row, along_column = np.reshape(self.orientation, (2, 3))
-        between_rows, between_columns = self.spacing_mm
-        places = (
-            np.asarray(self.position_mm)
-            + columns[:, None] * between_columns * along_row
-            + rows[:, None] * between_rows * along_column
-        )
-        ras: NDArray[np.float64] = places * _LPS_TO_RAS
-        return ras
 
 
 def stack(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64], unit: str) -> Volume:
@@ -85,32 +74,34 @@ def stack(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64]
         within 0.05 voxels of where its own header puts it.
     """
     array: NDArray[Any] = np.zeros((0, 0, 0), np.int16)
-    probes: list[Probes] = []
+    seen: list[_Seen] = []
     for index, plane in enumerate(slices):
         if index == 0:
-            array = np.zeros((count, *plane.values.shape), np.int16)
+            array = _as_written((count, *plane.values.shape), affine_mm, np.dtype(np.int16))
         if index >= count or plane.values.shape != array.shape[1:]:
             message = "the slices differ in shape, or there are more than announced"
             raise ValueError(message)
-        if array.dtype == np.int16 and not fits_int16(plane.values):
-            array = array.astype(np.float32)
+        if array.dtype == np.int16 and plane.values.dtype != np.int16 and not fits_int16(plane.values):
+            wider = _as_written(array.shape, affine_mm, np.dtype(np.float32))
+            wider[:index] = array[:index]
+            array = wider
         array[index] = plane.values
-        probes.append(probes_of(plane))
-    if len(probes) != count:
-        message = f"{len(probes)} slices came where {count} were announced"
+        seen.append(_seen(plane))
+    if len(seen) != count:
+        message = f"{len(seen)} slices came where {count} were announced"
         raise ValueError(message)
     volume = Volume(array.transpose(2, 1, 0), affine_mm, unit).reoriented()
-    prove(volume, probes)
+    prove(volume, _placed(seen, array.shape[1:]))
     return volume
 
 
-def probes_of(plane: Slice) -> Probes:
-    """Take a slice's corners and some pixels between them, with their places."""
-    rows, columns = _probe_pixels(plane.values.shape)
-    return Probes(plane.places_mm(rows, columns), plane.values[rows, columns].astype(np.float32))
+def probes_of(slices: Iterable[Slice]) -> Probes:
+    """Take the corners and some pixels between them of slices of one shape, with their places."""
+    planes = list(slices)
+    return _placed([_seen(plane) for plane in planes], planes[0].values.shape)
 
 
-def prove(volume: Volume, probes: Iterable[Probes]) -> None:
+def prove(volume: Volume, probes: Probes) -> None:
     """Find every probe in a volume by its place alone, and compare the values.
 
     Raises
@@ -118,34 +109,67 @@ def prove(volume: Volume, probes: Iterable[Probes]) -> None:
     ValueError
         If one of them does not stand, with its value, within 0.05 voxels of where its header puts it.
     """
-    for places, values in probes:
-        _prove(volume, places, values)
-
-
-def fits_int16(values: NDArray[Any]) -> bool:
-    """Tell whether all values are integers between -32768 and 32767."""
-    limits = np.iinfo(np.int16)
-    if values.min() < limits.min or values.max() > limits.max:
-        return False
-    return np.issubdtype(values.dtype, np.integer) or bool((values == np.rint(values)).all())
-
-
-def _probe_pixels(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    lines = [np.unique(np.linspace(0, length - 1, _PROBES).round().astype(np.intp)) for length in shape]
-    rows, columns = np.meshgrid(*lines, indexing="ij")
-    return rows.ravel(), columns.ravel()
-
-
-def _prove(volume: Volume, places_mm: NDArray[np.float64], values: NDArray[np.float32]) -> None:
-    """Find one slice's probes in the volume by place alone, and compare their values."""
-    voxels = volume.to_voxels(places_mm)
-    nearest = np.rint(voxels).astype(np.intp)
+    voxels = volume.to_voxels(probes.places_mm)
+    nearest = np.rint(voxels)
     if not np.abs(voxels - nearest).max() <= TOLERANCE_VOXELS:
         message = "a slice does not lie on the grid of its volume"
         raise ValueError(message)
     if (nearest < 0).any() or (nearest >= volume.array.shape).any():
         message = "a slice lies outside its volume"
         raise ValueError(message)
-    if not np.array_equal(volume.array[tuple(nearest.T)].astype(np.float32), values):
+    first, second, third = np.moveaxis(nearest.astype(np.intp), -1, 0)
+    if not np.array_equal(volume.array[first, second, third].astype(np.float32), probes.values):
         message = "a slice does not stand where its header says"
         raise ValueError(message)
+
+
+def fits_int16(values: NDArray[Any]) -> bool:
+    """Tell whether all values are integers between -32768 and 32767."""
+    limits = np.iinfo(np.int16)
+    is_whole = np.issubdtype(values.dtype, np.integer)
+    if not is_whole and (values[:1] != np.rint(values[:1])).any():  # fractions show early
+        return False
+    if values.min() < limits.min or values.max() > limits.max:
+        return False
+    return is_whole or bool((values == np.rint(values)).all())
+
+
+class _Seen(NamedTuple):
+    """What is kept of a slice: its place (position, orientation, spacing: 11 numbers), and the values probed."""
+
+    place: tuple[float, ...]
+    values: NDArray[Any]
+
+
+def _seen(plane: Slice) -> _Seen:
+    place = (*plane.position_mm, *plane.orientation, *plane.spacing_mm)
+    return _Seen(place, plane.values[_probe_pixels(plane.values.shape)])
+
+
+def _placed(seen: Sequence[_Seen], shape: tuple[int, ...]) -> Probes:
+    """Compute where the probed pixels lie: PS3.3, equation C.7.6.2.1-1, turned to RAS+ millimetres."""
+    rows, columns = _probe_pixels(shape)
+    places = np.array([one.place for one in seen], dtype=np.float64)
+    position, along_row, along_column = (places[:, None, axis : axis + 3] for axis in (0, 3, 6))
+    between_rows, between_columns = (places[:, None, axis : axis + 1] for axis in (9, 10))
+    lps = position + columns[:, None] * between_columns * along_row + rows[:, None] * between_rows * along_column
+    return Probes(lps * _LPS_TO_RAS, np.stack([one.values for one in seen]).astype(np.float32))
+
+
+@lru_cache(maxsize=64)
+def _probe_pixels(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    lines = [np.unique(np.linspace(0, length - 1, _PROBES).round().astype(np.intp)) for length in shape]
+    rows, columns = np.meshgrid(*lines, indexing="ij")
+    return rows.ravel(), columns.ravel()
+
+
+def _as_written(shape: tuple[int, ...], affine_mm: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Make room for slices, shape (slices, rows, columns), that lies in memory as it will in the file.
+
+    The first of the patient's axes runs fastest there, and all of them upwards; so writing takes no copy.
+    """
+    order, is_reversed = upright_axes(affine_mm)
+    grid = shape[::-1]
+    upright = np.empty([grid[axis] for axis in order], dtype, order="F")
+    turned = upright[tuple(slice(None, None, -1 if reverse else 1) for reverse in is_reversed)]
+    return turned.transpose([order.index(axis) for axis in (2, 1, 0)])

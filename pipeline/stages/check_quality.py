@@ -1,7 +1,6 @@
 """Check the pixels and the geometry of every series; series that fail are left out with a reason."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from pipeline.core.parallel import map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Series
 from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
-from pipeline.dicom.volumes import slices_geometry
-from pipeline.imaging.nifti import compact
+from pipeline.dicom.volumes import read_slices, slices_geometry
 from pipeline.imaging.quality import Limits, Shortcoming, check_matrix, check_pixel_shape, check_values
 from pipeline.imaging.steps import padding_mask, without_padding
 
@@ -112,7 +110,7 @@ def _check_volume(paths: Sequence[Path], limits: Limits, min_slices: int) -> lis
     if len(paths) < min_slices:
         return [Shortcoming("TOO_FEW_SLICES", "excluded", len(paths))]
     try:
-        slices = [replace(pixels, values=compact(pixels.values)) for pixels in map(read_pixels, paths)]
+        slices = read_slices(paths)
     except PixelReadError as error:
         return [Shortcoming(error.code, "excluded")]
     geometry = slices_geometry(slices)

@@ -1,7 +1,7 @@
 """Bring every image to one size and range, and every volume to a file with its place in the patient."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Image, Series
+from pipeline.core.volume import Volume
 from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
-from pipeline.dicom.volumes import slices_geometry
+from pipeline.dicom.volumes import read_slices, slices_geometry
 from pipeline.imaging.digest import pixel_sha256
-from pipeline.imaging.nifti import compact, read_volume, write_volume
+from pipeline.imaging.nifti import flush, read_volume, write_volume
 from pipeline.imaging.pixel_store import PixelStoreWriter
 from pipeline.imaging.stacking import Slice, probes_of, prove, stack
 from pipeline.imaging.standard_form import standardise
@@ -81,6 +82,7 @@ def preprocess(
         flat.sort(key=_content)
         store.store([image.row for image in flat])
     stacked.sort(key=_content)
+    flush(volumes / image.volume_file for image in stacked)
     write_table(images, Image, [*_numbered(flat), *_numbered(stacked)])
     write_table(unreadable, Finding, findings)
     excluded = sum(finding.severity == "excluded" for finding in findings)
@@ -180,32 +182,51 @@ def _image(series: Series, path: Path, steps: tuple[AnyStep, ...]) -> tuple[Imag
     return image, form.pixels
 
 
-def _volume(series: Series, paths: Sequence[Path], volumes: Path) -> Image:
-    """Stack the slices of a series and write the volume.
+def write_proved(paths: Sequence[Path], file: Path) -> tuple[Volume, PixelData]:
+    """Stack the slices in some files, write the volume, and prove what was written by every slice's own place.
 
-    The slices are taken by their positions, and not by their names, because these depend on the secret key.
+    Parameters
+    ----------
+    paths
+        DICOM files of one slice each, in any order.
+    file
+        Where the volume goes (NIfTI). It is left only if it is proved.
+
+    Returns
+    -------
+    tuple
+        The volume, and the first slice as it was read.
+
+    Raises
+    ------
+    PixelReadError
+        With the reason why they are no volume.
     """
-    slices = [replace(pixels, values=compact(pixels.values)) for pixels in map(read_pixels, paths)]
-    slices.sort(key=lambda one: one.image_position_mm or ())
+    slices = read_slices(paths)
     geometry = slices_geometry(slices)
     if isinstance(geometry, str):
         raise PixelReadError(geometry)
     planes = [_placed(slices[index]) for index in geometry.order]
-    file = f"{series.name}.nii"
     try:
         volume = stack(planes, count=len(planes), affine_mm=geometry.affine_mm, unit=slices[0].unit)
-        write_volume(volumes / file, volume)
+        write_volume(file, volume)
         # What was written is what counts: it is read back and proved once more.
-        prove(read_volume(volumes / file), map(probes_of, planes))
+        prove(read_volume(file), probes_of(planes))
     except ValueError:
-        (volumes / file).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         raise PixelReadError("GEOMETRY_NOT_PROVED") from None
+    return volume, slices[0]
+
+
+def _volume(series: Series, paths: Sequence[Path], volumes: Path) -> Image:
+    file = f"{series.name}.nii"
+    volume, first = write_proved(paths, volumes / file)
     return _record(
         series,
-        slices[0],
+        first,
         image_id=series.name,
         volume_file=file,
-        source_slices=len(slices),
+        source_slices=len(paths),
         intensity_low=float(volume.array.min()),
         intensity_high=float(volume.array.max()),
         pixel_sha256=pixel_sha256(volume.array),
