@@ -71,7 +71,8 @@ class IngestSettings(Section):
     """Which files are looked at, and what is taken."""
 
     source: Path
-    """Folder with the DICOM files; it is only read. Relative paths start where Snakemake is run."""
+    """Folder with the DICOM files, the DICOMDIR in it, or a zip or tar archive; it is only read. Relative paths start
+    where Snakemake is run."""
     modalities: tuple[str, ...] = ("CR", "DX")
     """DICOM modalities to take; others are counted and left out."""
     on_shared_patient_id: Literal["exclude", "note"] = "exclude"

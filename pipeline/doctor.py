@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from pipeline.config import DEFAULT_FILE, Config, load
 from pipeline.core.errors import ConfigError
 from pipeline.core.provenance import PACKAGE_FOLDER, available_cores
+from pipeline.dicom.archives import folder_of
 from pipeline.prerequisites import OUTPUT_FOLDERS, source_problems, table_problems, weights_problems
 
 DISTRIBUTION = "imaging-transfer"
@@ -141,6 +142,9 @@ def _inputs(config: Config) -> Iterator[Check]:
 
 def _first_file(source: Path) -> Check:
     """Look at the first files of the source only; their names may identify and are not printed."""
+    if folder_of(source).is_file():
+        return Check("ok", "ingest.source", f"{source} is an archive; a study unpacks it beside its results")
+    source = folder_of(source)
     looked_at = 0
     entries = (Path(folder) / name for folder, _, names in os.walk(source) for name in sorted(names))
     for path in islice(entries, MOST_ENTRIES_LOOKED_AT):

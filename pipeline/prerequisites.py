@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pipeline.config import Config
 from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.dicom.archives import folder_of, is_archive
 from pipeline.learning.weights import WeightsChoice, verify
 
 PHANTOM_FOLDER = Path("data/phantom")
@@ -56,15 +57,18 @@ def require(config: Config) -> None:
 
 
 def source_problems(config: Config) -> list[Problem]:
-    """Say what is wrong with the folder of DICOM files; it is not searched."""
+    """Say what is wrong with the folder or archive of DICOM files; it is not searched."""
     key, source = "ingest.source", config.ingest.source
     if config.phantom is not None:
         return _phantom_problems(key, source, PHANTOM_FOLDER / "dicom")
-    if not source.is_dir():
-        return [Problem(key, f"there is no folder {source}", "name the folder with the DICOM files")]
-    if not os.access(source, os.R_OK | os.X_OK):
-        return [Problem(key, f"the folder {source} cannot be read", "ask for the permission")]
-    place = source.resolve()
+    folder = folder_of(source)
+    if not folder.exists():
+        return [Problem(key, f"there is no folder {source}", "name the folder with the DICOM files, or their archive")]
+    if not os.access(folder, os.R_OK | os.X_OK if folder.is_dir() else os.R_OK):
+        return [Problem(key, f"{source} cannot be read", "ask for the permission")]
+    if not folder.is_dir() and not is_archive(source):
+        return [Problem(key, f"{source} is neither a folder nor an archive", "name a folder, a zip or a tar")]
+    place = folder.resolve()
     own = [folder for folder in OUTPUT_FOLDERS if _overlap(place, folder.resolve())]
     if own:
         return [Problem(key, f"{source} and {own[0]} lie within one another", "choose a folder of its own")]

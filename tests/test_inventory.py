@@ -1,5 +1,6 @@
 """The verb `triage`: a table of what a folder holds, without a name on the terminal."""
 
+import shutil
 import stat
 from collections import Counter
 
@@ -77,6 +78,15 @@ def test_the_selection_of_a_study_decides(tmp_path, capsys):
     status, table, _ = take(capsys, tmp_path / "raw", "--configfile", study)
     assert status == 1
     assert "UNWANTED_SERIES: 1 series" in table
+
+
+def test_an_archive_is_taken_as_its_folder_is(tmp_path, capsys):
+    stack(tmp_path / "raw", 1)
+    _, table, _ = take(capsys, tmp_path / "raw")
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "raw")
+    status, of_archive, _ = take(capsys, packed)
+    assert status == 0
+    assert of_archive == table
 
 
 def test_a_missing_folder_is_an_error_for_the_user(tmp_path, capsys):

@@ -329,7 +329,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _sound(path: Path, answers: str) -> sqlite3.Connection:
     """Open the index if it can be used, else make it anew."""
-    if path.is_symlink() or not path.exists() or not path.stat().st_size:
+    if path.is_symlink() or not path.is_file() or not path.stat().st_size:
         return _made(path, answers)
     database = _connection(path)
     try:
@@ -365,12 +365,11 @@ def _connection(path: Path) -> sqlite3.Connection:
     """Connect without locks and without shared memory, so that it works on any file system."""
     database = sqlite3.connect(f"{path.absolute().as_uri()}?nolock=1", uri=True)
     place = os.fspath(path.parent.absolute()).replace("'", "''")
-    with suppress(sqlite3.DatabaseError):  # a damaged file is found when its tables are asked for
+    with suppress(sqlite3.DatabaseError, UnicodeEncodeError):  # a damaged file is noticed later
+        database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         database.execute("PRAGMA journal_mode = TRUNCATE")
-    with suppress(sqlite3.DatabaseError, UnicodeEncodeError):
         # Large sorts go beside the index, where only the owner looks, and not to a small /tmp.
         database.execute(f"PRAGMA temp_store_directory = '{place}'")
-    database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     return database
 
 

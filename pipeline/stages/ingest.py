@@ -19,6 +19,8 @@ from pipeline.dicom.scan import answers_digest, update
 from pipeline.dicom.selection import Selection, select
 from pipeline.dicom.triage import triage
 
+_ROWS_IN_MEMORY = 10_000
+
 
 def ingest(
     *,
@@ -71,7 +73,7 @@ def ingest(
     with open_index(instances.parent / "index.sqlite", answers) as index:
         update(index, tree, modalities=settings.modalities, largest_bytes=largest_bytes, threads=threads)
         refuse_inconsistent(index, tree.root, keep_shared_ids=settings.on_shared_patient_id == "note")
-        write_parquet(instances, Instance, _taken(index, settings.select))
+        write_parquet(instances, Instance, _taken(index, settings.select), batch=_ROWS_IN_MEMORY)
         counts = index.counts()
         noted = sorted(map(pseudonyms.patient, counts.shared_ids_kept))
         write_table(rejected, RejectedFile, (_file(one, pseudonyms) for one in index.rejections()))

@@ -1,5 +1,8 @@
 import os
+import shutil
 import stat
+import tarfile
+import zipfile
 
 import pytest
 
@@ -7,10 +10,14 @@ from pipeline.config import IngestSettings
 from pipeline.core.artefacts import read_parquet, read_table
 from pipeline.core.errors import DicomError
 from pipeline.core.reasons import REASONS
-from pipeline.core.records import Finding, FlowStep, Instance, RejectedFile
+from pipeline.core.records import Finding, FlowStep, Instance, MultiFrameInstance, Plane, RejectedFile
+from pipeline.dicom import scan
+from pipeline.dicom.archives import source_root
 from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
 from pipeline.stages.ingest import ingest
-from tests.dicom.samples import radiograph, with_pixels, write
+from tests.dicom.samples import ct, radiograph, with_pixels, write
+
+TABLES = ("restricted/instances.parquet", "restricted/rejected.tsv", "rejections.tsv", "flow/ingest.tsv")
 
 
 def run(root, result, **settings):
@@ -91,55 +98,141 @@ def test_the_same_archive_gives_the_same_tables(archive, tmp_path):
     (tmp_path / "b" / "restricted" / "key").write_bytes((tmp_path / "a" / "restricted" / "key").read_bytes())
     (tmp_path / "b" / "restricted" / "key").chmod(0o600)
     run(archive, tmp_path / "b")
-    for name in ("restricted/instances.parquet", "restricted/rejected.tsv", "rejections.tsv", "flow/ingest.tsv"):
+    for name in TABLES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_no_usable_image_is_an_error_that_counts(tmp_path):
-    add(tmp_path / "raw", "a.dcm", 1, Modality="US")
-    with pytest.raises(DicomError, match="UNWANTED_MODALITY 1"):
-        run(tmp_path / "raw", tmp_path / "results")
+def test_a_second_run_gives_the_same_tables_and_one_after_a_change_those_of_a_fresh_start(archive, tmp_path):
+    result = tmp_path / "results"
+    run(archive, result)
+    first = {name: (result / name).read_bytes() for name in TABLES}
+    run(archive, result)
+    assert {name: (result / name).read_bytes() for name in TABLES} == first
+    (archive / "ERIKA.dcm").unlink()  # its copy takes its place
+    add(archive, "MUSTERMANN/4.dcm", 6)
+    run(archive, result)
+    again = {name: (result / name).read_bytes() for name in TABLES}
+    assert again != first
+    (result / "restricted" / "index.sqlite").unlink()
+    run(archive, result)
+    assert {name: (result / name).read_bytes() for name in TABLES} == again
 
 
-def test_a_missing_source_is_an_error(tmp_path):
-    with pytest.raises(DicomError, match="source"):
-        run(tmp_path / "absent", tmp_path / "results")
+def test_the_order_in_which_a_folder_is_listed_makes_no_difference(archive, tmp_path, monkeypatch):
+    run(archive, tmp_path / "results")
+    first = {name: (tmp_path / "results" / name).read_bytes() for name in TABLES}
+    (tmp_path / "results" / "restricted" / "index.sqlite").unlink()
+    real = os.scandir
+
+    class Backwards:
+        def __init__(self, path):
+            self.entries = real(path)
+
+        def __enter__(self):
+            return sorted(self.entries, key=lambda entry: entry.name, reverse=True)
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    run(archive, tmp_path / "results")
+    assert {name: (tmp_path / "results" / name).read_bytes() for name in TABLES} == first
 
 
-def test_results_inside_of_the_source_are_refused(archive):
-    before = sorted(archive.rglob("*"))
+def test_instances_come_series_after_series(tmp_path):
+    for number, series in enumerate("2121"):
+        add(tmp_path / "raw", f"{number}.dcm", number + 1, SeriesInstanceUID=f"1.2.3.{series}")
+    run(tmp_path / "raw", tmp_path / "results")
+    found = read_parquet(tmp_path / "results" / "restricted" / "instances.parquet", Instance)
+    assert [(one.series_uid[-1], one.path[0]) for one in found] == [("1", "1"), ("1", "3"), ("2", "0"), ("2", "2")]
+
+
+def packed(root, target, kind):
+    """Put a folder into an archive, its links as links."""
+    paths = sorted(path for path in root.rglob("*") if path.is_symlink() or path.is_file())
+    if kind == "tar":
+        with tarfile.open(target, "w:gz") as archive:
+            for path in paths:
+                archive.add(path, path.relative_to(root), recursive=False)
+        return target
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in paths:
+            name = path.relative_to(root).as_posix()
+            if path.is_symlink():
+                info = zipfile.ZipInfo(name)
+                info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(info, str(path.readlink()))
+            else:
+                archive.write(path, name)
+    return target
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_gives_what_its_folder_gives(archive, tmp_path, kind):
+    run(archive, tmp_path / "folder")
+    shutil.copytree(tmp_path / "folder" / "restricted", tmp_path / "packed" / "restricted")
+    source = packed(archive, tmp_path / "packed.bin", kind)
+    run(source, tmp_path / "packed")
+    for name in ("restricted/rejected.tsv", "rejections.tsv", "flow/ingest.tsv"):
+        assert (tmp_path / "packed" / name).read_bytes() == (tmp_path / "folder" / name).read_bytes()
+    ours, theirs = (
+        list(read_parquet(tmp_path / name / "restricted" / "instances.parquet", Instance))
+        for name in ("packed", "folder")
+    )
+    assert {one.head_sha256 for one in ours} == {one.head_sha256 for one in theirs}
+    root = source_root(source, tmp_path / "packed" / "restricted")
+    assert all((root / one.path).stat().st_size == one.size_bytes for one in ours)
+    assert "MUSTERMANN" not in "".join(one.path for one in ours)
+
+
+def test_a_member_that_went_away_after_unpacking_is_counted(archive, tmp_path):
+    source = packed(archive, tmp_path / "packed.zip", "zip")
+    run(source, tmp_path / "results")
+    (before,) = read_table(tmp_path / "results" / "flow" / "ingest.tsv", FlowStep)
+    root = source_root(source, tmp_path / "results" / "restricted")
+    *_, last = read_parquet(tmp_path / "results" / "restricted" / "instances.parquet", Instance)
+    (root / last.path).unlink()
+    run(source, tmp_path / "results")
+    (after,) = read_table(tmp_path / "results" / "flow" / "ingest.tsv", FlowStep)
+    assert (after.entered, after.left) == (before.entered, before.left - 1)
+    rejected = read_table(tmp_path / "results" / "restricted" / "rejected.tsv", RejectedFile)
+    assert [one.path for one in rejected if one.reason == "UNREADABLE_FILE"] == ["MUSTERMANN/3.dcm"]
+
+
+def test_a_directory_file_stands_for_its_folder(archive, tmp_path):
+    (archive / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    run(archive / "DICOMDIR", tmp_path / "results")
+    (step,) = read_table(tmp_path / "results" / "flow" / "ingest.tsv", FlowStep)
+    assert (step.entered, step.left) == (10, 4)
     with pytest.raises(DicomError, match="source folder"):
-        run(archive, archive / "results")
-    assert sorted(archive.rglob("*")) == before
+        run(archive / "DICOMDIR", archive / "results")
 
 
-@pytest.mark.parametrize("decision", ["exclude", "note"])
-def test_an_id_of_two_people_is_left_out_or_noted_by_pseudonym(tmp_path, decision):
-    root, result = tmp_path / "raw", tmp_path / "results"
-    add(root, "a.dcm", 1, PatientID="shared", PatientSex="F", StudyInstanceUID="1.7", SeriesInstanceUID="1.8")
-    add(root, "b.dcm", 2, PatientID="shared", PatientSex="M", StudyInstanceUID="1.5", SeriesInstanceUID="1.6")
-    add(root, "c.dcm", 3)
-    run(root, result, on_shared_patient_id=decision)
-    findings = read_table(result / "rejections.tsv", Finding)
-    (step,) = read_table(result / "flow" / "ingest.tsv", FlowStep)
-    assert {one.code for one in findings} == {"SHARED_PATIENT_ID"}
-    if decision == "exclude":
-        assert [(one.unit, one.severity) for one in findings] == [("file", "excluded")] * 2
-        assert (step.entered, step.excluded, step.left) == (3, 2, 1)
-    else:
-        names = Pseudonyms(read_or_create_key(result / "restricted" / "key"))
-        assert [(one.unit, one.severity, one.unit_id) for one in findings] == [
-            ("patient", "noted", names.patient("shared"))
-        ]
-        assert (step.entered, step.excluded, step.left) == (3, 0, 3)
+def test_a_file_counts_once_however_many_of_its_frames_are_kept(tmp_path, monkeypatch):
+    for number in range(2):
+        write(tmp_path / "raw" / f"{number}.dcm", with_pixels(ct(SOPInstanceUID=f"1.2.3.{number}")))
+    real = scan.read_header
 
+    def of_frames(path, *arguments, **options):
+        found = real(path, *arguments, **options)
+        kinds = ("LOCALIZER", "M") if path.name == "1.dcm" else ("LOCALIZER", "SCOUT")
+        planes = tuple(
+            Plane(
+                image_position_mm=(0, 0, 2.5 * number),
+                image_orientation=found.image_orientation,
+                pixel_spacing_mm=found.pixel_spacing_mm,
+                image_type=("ORIGINAL", "PRIMARY", kind),
+            )
+            for number, kind in enumerate(kinds)
+        )
+        values = {name: value for name, value in found if name in Instance.model_fields}
+        return MultiFrameInstance(**values, planes=planes)
 
-def test_the_size_limit_of_the_configuration_holds(tmp_path):
-    root = tmp_path / "raw"
-    dataset = with_pixels(radiograph())
-    dataset.Rows, dataset.Columns = 1000, 600
-    write(root / "large.dcm", dataset)
-    add(root, "small.dcm", 1)
-    run(root, tmp_path / "results", max_instance_mb=1)
-    (finding,) = read_table(tmp_path / "results" / "rejections.tsv", Finding)
-    assert finding.code == "BAD_DIMENSIONS"
+    monkeypatch.setattr(scan, "read_header", of_frames)
+    run(tmp_path / "raw", tmp_path / "results", modalities=("CT",))
+    (step,) = read_table(tmp_path / "results" / "flow" / "ingest.tsv", FlowStep)
+    rejected = read_table(tmp_path / "results" / "restricted" / "rejected.tsv", RejectedFile)
+    kept = list(read_parquet(tmp_path / "results" / "restricted" / "instances.parquet", Instance))
+    assert (step.entered, step.left, step.excluded, step.produced) == (2, 1, 1, 1)
+    assert [(one.path, one.reason) for one in rejected] == [("0.dcm", "LOCALIZER")]
+    assert [(one.path, one.frame) for one in kept] == [("1.dcm", 2)]

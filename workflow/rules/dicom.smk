@@ -1,4 +1,6 @@
 # From files as found to de-identified, checked series.
+from pipeline.dicom.archives import folder_of
+
 if CONFIG.phantom:
 
     rule phantom:
@@ -22,7 +24,7 @@ if CONFIG.phantom:
 
 rule ingest:
     input:
-        # The folder, never its files: their names may identify, and Snakemake keeps names of inputs.
+        # The folder or archive, never its files: their names may identify, and Snakemake keeps names of inputs.
         PHANTOM_FOLDER if CONFIG.phantom else CONFIG.ingest.source,
     output:
         instances="<results>/restricted/instances.parquet",
@@ -41,7 +43,7 @@ rule ingest:
         runtime=240,
     params:
         settings=CONFIG.section("ingest"),
-        files=lambda wildcards: "" if CONFIG.phantom else tree_state(CONFIG.ingest.source),
+        files=lambda wildcards: "" if CONFIG.phantom else tree_state(folder_of(CONFIG.ingest.source)),
         code=fingerprint("pipeline.stages.ingest"),
         key=KEY,
     shell:
