@@ -154,7 +154,9 @@ def unpack(source: Path, restricted: Path, *, largest_bytes: int) -> Tree:
         If the archive is cut short, or holds more than the disk or 1000 times its own size.
     """
     folder = folder_of(source)
+    place = restricted / _FOLDER
     if folder.is_dir() or not folder.exists():  # that it is missing is told by the scan
+        _remove(place)  # of an archive that was the source before
         return Tree(folder)
     if not is_archive(source):
         remedy = "name a folder, a DICOMDIR, or a zip or tar archive; an archive that is damaged must be copied again"
@@ -167,7 +169,6 @@ def unpack(source: Path, restricted: Path, *, largest_bytes: int) -> Tree:
         largest_bytes=largest_bytes,
         code=fingerprint(__name__),
     )
-    place = restricted / _FOLDER
     tree = Tree(place / _MEMBERS, place / _NAMES)
     with suppress(ArtefactError):
         if read_document(place / _COMPLETE, _Complete) == wanted:

@@ -113,7 +113,7 @@ def test_another_file_is_an_error_for_the_user(tmp_path, restricted):
         source_root(source, restricted)
 
 
-def test_an_archive_that_is_as_it_was_is_not_unpacked_again(tmp_path, restricted, monkeypatch):
+def test_an_archive_that_is_as_it_was_is_not_unpacked_again(tmp_path, restricted):
     source = a_zip(tmp_path / "a.zip")
     first = taken(source, restricted)
     before = {path: path.stat().st_ctime_ns for path in source_root(source, restricted).rglob("*")}
@@ -124,6 +124,13 @@ def test_an_archive_that_is_as_it_was_is_not_unpacked_again(tmp_path, restricted
         taken(source, restricted)
     a_zip(source, ["other"])
     assert taken(source, restricted) == ({"other": content_of("other")}, {})
+
+
+def test_what_was_unpacked_goes_when_the_source_is_a_folder(tmp_path, restricted):
+    taken(a_zip(tmp_path / "a.zip"), restricted)
+    (tmp_path / "folder").mkdir()
+    unpack(tmp_path / "folder", restricted, largest_bytes=LIMIT)
+    assert not (restricted / "unpacked").exists()
 
 
 def test_an_unpacking_that_was_killed_is_done_again(tmp_path, restricted):
