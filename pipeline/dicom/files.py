@@ -137,12 +137,12 @@ class Source:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence pydicom: its warnings and log lines repeat values of the file, and validation is ours."""
-    settings = pydicom.config.settings
-    before = (settings.reading_validation_mode, settings.writing_validation_mode)
-    logger = logging.getLogger("pydicom")
     if _is_quiet.get():
         yield
         return
+    settings = pydicom.config.settings
+    before = (settings.reading_validation_mode, settings.writing_validation_mode)
+    logger = logging.getLogger("pydicom")
     token = _is_quiet.set(True)
     was_disabled = logger.disabled
     with warnings.catch_warnings():
@@ -315,8 +315,7 @@ def whole_sha256(path: Path) -> str:
         raise FileFault("UNREADABLE_FILE") from None
 
 
-@contextmanager
-def _open_regular(path: Path) -> Iterator[io.BufferedReader]:
+def _open_regular(path: Path) -> io.BufferedReader:
     try:
         # O_NONBLOCK: opening a pipe must not wait for a writer; it changes nothing for a regular file.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -326,8 +325,7 @@ def _open_regular(path: Path) -> Iterator[io.BufferedReader]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileFault("NOT_A_REGULAR_FILE")
-    with os.fdopen(descriptor, "rb") as stream:
-        yield stream
+    return os.fdopen(descriptor, "rb")
 
 
 def _is_regular(path: Path) -> bool:

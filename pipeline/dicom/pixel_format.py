@@ -2,6 +2,8 @@
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -19,6 +21,7 @@ from pydicom.uid import (
 
 from pipeline.dicom import elements
 from pipeline.dicom.files import PIXEL_DATA, FileFault, Source
+from pipeline.dicom.walker import Element, as_header
 
 PIXEL_FORMAT_KEYWORDS = (
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
@@ -109,6 +112,19 @@ def pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
         ``BAD_DIMENSIONS`` if a dimension is missing, zero or more than `largest_bytes` when decoded;
         ``UNSUPPORTED_IMAGE`` if it does not hold grey frames of 8 or 16 bits.
     """
+    if header := as_header(dataset):
+        return _known_format(tuple(map(header.get, PIXEL_FORMAT_KEYWORDS)), largest_bytes)
+    return _pixel_format(dataset, largest_bytes)
+
+
+@lru_cache(maxsize=256)
+def _known_format(found: tuple[Element | None, ...], largest_bytes: int) -> PixelFormat:
+    """Give the format of a header whose elements are those of one that was read before."""
+    known = {name: element for name, element in zip(PIXEL_FORMAT_KEYWORDS, found, strict=True) if element is not None}
+    return _pixel_format(cast("Dataset", known), largest_bytes)
+
+
+def _pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
     rows, columns = elements.integer(dataset, "Rows"), elements.integer(dataset, "Columns")
     frames = _one_if_absent(dataset, "NumberOfFrames")
     samples = _one_if_absent(dataset, "SamplesPerPixel")

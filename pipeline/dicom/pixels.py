@@ -1,7 +1,9 @@
 """Pixels: from stored bits to modality values, with what is needed to read them (spacing, window, padding)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
@@ -18,18 +20,19 @@ from pipeline.dicom.files import (
     quiet,
     read_elements,
 )
-from pipeline.dicom.modality import MODALITY_KEYWORDS, Values, modality_of, padding_marks
-from pipeline.dicom.pixel_format import PIXEL_FORMAT_KEYWORDS
+from pipeline.dicom.modality import MODALITY_KEYWORDS, Modality, Values, modality_of, padding_marks
+from pipeline.dicom.pixel_format import PIXEL_FORMAT_KEYWORDS, PixelFormat
+from pipeline.dicom.walker import Element, as_header
 
 __all__ = ["PixelData", "PixelReadError", "is_decodable", "read_pixels", "stored_pixels"]
-_PLACE_KEYWORDS = (
-    "WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
-    "PixelAspectRatio", "EstimatedRadiographicMagnificationFactor", "ImagePositionPatient",
-    "ImageOrientationPatient", "ViewPosition",
+_SHARED_KEYWORDS = (
+    *MODALITY_KEYWORDS, "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
+    "EstimatedRadiographicMagnificationFactor", "ImageOrientationPatient", "ViewPosition",
 )  # fmt: skip
+_OWN_KEYWORDS = ("WindowCenter", "WindowWidth", "ImagePositionPatient")
 _TAGS = tuple(
     tag
-    for keyword in (*PIXEL_FORMAT_KEYWORDS, *MODALITY_KEYWORDS, *_PLACE_KEYWORDS)
+    for keyword in (*PIXEL_FORMAT_KEYWORDS, *_SHARED_KEYWORDS, *_OWN_KEYWORDS)
     if (tag := tag_for_keyword(keyword)) is not None
 )
 
@@ -129,32 +132,58 @@ def read_pixels(path: Path, *, largest_bytes: int = LARGEST_PIXEL_BYTES) -> Pixe
         raise PixelReadError("UNDECODABLE_PIXELS") from None
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What the slices of a series have in common: the transformation, and what `PixelData` says beside the pixels."""
+
+    modality: Modality
+    shared: dict[str, Any]
+
+
 def _read(source: Source, largest_bytes: int) -> PixelData:
     dataset = source.header or read_elements(source, _TAGS)
     form, stored = narrow_pixels(source, dataset, largest_bytes)
-    # The ends of the stored range and the padding marks go through the same transformation as the pixels.
-    marks = padding_marks(dataset, form, source.is_little_endian)
-    modality = modality_of(dataset, form, source.is_little_endian)
-    first, last, *padding = modality.of_numbers((*form.stored_range, *marks))
-    spacing, spacing_source = _spacing(dataset)
+    if header := as_header(dataset):
+        facts = _known_facts(tuple(map(header.get, _SHARED_KEYWORDS)), form)
+    else:
+        facts = _facts(dataset, form, source.is_little_endian)
     centre, width = (elements.first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
     has_window = centre is not None and width is not None and width > 0
     return PixelData(
-        values=modality.of_pixels(stored),
-        is_monochrome1=form.photometric_interpretation == "MONOCHROME1",
-        lowest_possible=min(first, last),
-        highest_possible=max(first, last),
-        padding=(min(padding), max(padding)) if padding else None,
-        unit=modality.unit,
-        pixel_spacing_mm=spacing,
-        pixel_spacing_source=spacing_source,
-        pixel_aspect_ratio=None if spacing else elements.positive_pair(dataset, "PixelAspectRatio"),
+        values=facts.modality.of_pixels(stored),
         window_centre=centre if has_window else None,
         window_width=width if has_window else None,
         image_position_mm=elements.triple(dataset, "ImagePositionPatient"),
-        image_orientation=elements.cosines(dataset, "ImageOrientationPatient"),
-        view_position=elements.text(dataset, "ViewPosition"),
+        **facts.shared,
     )
+
+
+@lru_cache(maxsize=256)
+def _known_facts(found: tuple[Element | None, ...], form: PixelFormat) -> _Facts:
+    """Give the facts of a header whose elements are those of one that was read before."""
+    known = {name: element for name, element in zip(_SHARED_KEYWORDS, found, strict=True) if element is not None}
+    return _facts(cast("Dataset", known), form, True)
+
+
+def _facts(dataset: Dataset, form: PixelFormat, is_little_endian: bool) -> _Facts:
+    # The ends of the stored range and the padding marks go through the same transformation as the pixels.
+    marks = padding_marks(dataset, form, is_little_endian)
+    modality = modality_of(dataset, form, is_little_endian)
+    first, last, *padding = modality.of_numbers((*form.stored_range, *marks))
+    spacing, spacing_source = _spacing(dataset)
+    shared = {
+        "is_monochrome1": form.photometric_interpretation == "MONOCHROME1",
+        "lowest_possible": min(first, last),
+        "highest_possible": max(first, last),
+        "padding": (min(padding), max(padding)) if padding else None,
+        "unit": modality.unit,
+        "pixel_spacing_mm": spacing,
+        "pixel_spacing_source": spacing_source,
+        "pixel_aspect_ratio": None if spacing else elements.positive_pair(dataset, "PixelAspectRatio"),
+        "image_orientation": elements.cosines(dataset, "ImageOrientationPatient"),
+        "view_position": elements.text(dataset, "ViewPosition"),
+    }
+    return _Facts(modality, shared)
 
 
 def _spacing(dataset: Dataset) -> tuple[Pair | None, str]:

@@ -10,6 +10,7 @@ References
 DICOM PS3.5, sections 6.2 (value representations), 7.1 (data elements) and 7.5 (sequences); PS3.10, section 7.1.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -74,8 +75,8 @@ class Element(NamedTuple):
 class Wanted(NamedTuple):
     """How to read one element: its names, the value representations it may have, and its conversion."""
 
-    names: tuple[str | int, ...]
     representations: tuple[bytes, ...]
+    names: tuple[str | int, ...]
     convert: Convert
     shown: str = ""
 
@@ -105,26 +106,37 @@ class Header(dict[str | int, Element]):
         return True
 
 
+def as_header(dataset: object) -> Header | None:
+    """Tell a header that was walked from a data set of pydicom's."""
+    return dataset if isinstance(dataset, Header) else None
+
+
 @dataclass(slots=True)
 class _Plan:
     """What to do with the elements of a list: by tag as stored; and what was learned on the way."""
 
     wanted: dict[int, Wanted]
+    meta: Layouts = field(default_factory=Layouts)
     explicit: Layouts = field(default_factory=Layouts)
     implicit: Layouts = field(default_factory=Layouts)
-    known: dict[tuple[int, bytes, str], Element] = field(default_factory=dict)
+    known: dict[str, dict[tuple[int, bytes], Element]] = field(default_factory=lambda: defaultdict(dict))
 
-    def element(self, tag: int, value: bytes, coding: str) -> Element:
-        """Convert a value; files of one series have most of theirs in common."""
-        element = self.known.get((tag, value, coding))
-        if element is None:
-            wanted = self.wanted[tag]
-            element = Element(wanted.convert(value, coding) if value else "", wanted.shown)
-            if len(self.known) >= _MOST_KNOWN:
-                self.known.clear()
-            if len(value) <= _LONGEST_KNOWN_BYTES:
-                self.known[tag, value, coding] = element
-        return element
+    def converted(self, values: dict[int, bytes], found: dict[str | int, Element]) -> None:
+        """Convert values; files of one series have most of theirs in common."""
+        coding = coding_of(values.get(_CHARACTER_SET, b""))
+        known = self.known[coding]
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        for pair in values.items():
+            element = known.get(pair)
+            tag, value = pair
+            _, names, convert, shown = self.wanted[tag]
+            if element is None:
+                element = Element(convert(value, coding) if value else "", shown)
+                if len(value) <= _LONGEST_KNOWN_BYTES:
+                    known[pair] = element
+            for name in names:
+                found[name] = element
 
 
 def walk(head: bytes, tags: tuple[int, ...]) -> Header | None:
@@ -152,16 +164,12 @@ def walk(head: bytes, tags: tuple[int, ...]) -> Header | None:
     if head[_FIRST_ELEMENT - len(_MAGIC) : _FIRST_ELEMENT] != _MAGIC:
         return None
     try:
-        syntax, found, at = _meta(head)
+        plan = _plan(tags)
+        syntax, found, at = _meta(head, plan.meta)
         if syntax in {DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}:
             return None
-        plan = _plan(tags)
         values, end = (_implicit if syntax == ImplicitVRLittleEndian else _explicit)(head, at, plan)
-        coding = coding_of(values.get(_CHARACTER_SET, b""))
-        for tag, value in values.items():
-            element = plan.element(tag, value, coding)
-            for name in plan.wanted[tag].names:
-                found[name] = element
+        plan.converted(values, found)
     except (DeclinedError, UnicodeDecodeError):
         return None
     except error:
@@ -169,25 +177,33 @@ def walk(head: bytes, tags: tuple[int, ...]) -> Header | None:
     return Header(syntax, end, found)
 
 
-def _meta(head: bytes) -> tuple[str, dict[str | int, Element], int]:
+def _meta(head: bytes, layouts: Layouts) -> tuple[str, dict[str | int, Element], int]:
     """Read the file meta information, which is always explicit little endian; give also where it ends."""
     at = _FIRST_ELEMENT
     found: dict[int, bytes] = {}
+    pieces: list[Piece] = []
     while True:
+        begin = at = at if pieces else layouts.leap(head, at, found)
         tag, code, length = _EXPLICIT(head, at)
         if tag & 0xFFFF != _META_GROUP:
             break
         at += 8
         if code in _LONG:
+            layouts.learn(pieces)
+            pieces = []
             (length,) = _LENGTH(head, at)
             at += 4
         elif code not in _SHORT:
             raise DeclinedError
-        if tag in {_SOP_CLASS, _TRANSFER_SYNTAX}:
+        is_wanted = tag in {_SOP_CLASS, _TRANSFER_SYNTAX}
+        if is_wanted:
             if code != b"UI":
                 raise DeclinedError
             found[tag] = head[at : at + length]
+        if code in _SHORT:
+            pieces.append(Piece(head[begin:at], begin, length, tag if is_wanted else None))
         at += length
+    layouts.learn(pieces)
     syntax = uid(found.get(_TRANSFER_SYNTAX, b""))
     if not isinstance(syntax, str):
         raise DeclinedError
@@ -344,7 +360,7 @@ def _plan(tags: Collection[int]) -> _Plan:
         representation = dictionary_VR(tag)
         names = (keyword, tag) if (keyword := keyword_for_tag(tag)) else (tag,)
         allowed = tuple(name.encode("ascii", "replace") for name in representation.split(" or "))
-        table[_as_stored(tag)] = Wanted(names, allowed, conversion(representation), representation)
+        table[_as_stored(tag)] = Wanted(allowed, names, conversion(representation), representation)
     return _Plan({**table, **dict.fromkeys(_PIXELS, _STOP), _ITEM_END: _BAR})
 
 
