@@ -4,7 +4,7 @@ import multiprocessing
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -15,7 +15,7 @@ from pipeline.core.errors import PipelineError
 
 T = TypeVar("T")
 R = TypeVar("R")
-# With fewer pixels than this to decode, starting processes (about 2 s) costs more time than it saves.
+# With fewer native pixels than this to read, starting processes (about 2 s) costs more time than it saves.
 FEW_PIXELS = 100_000_000
 # What decoding one series may cost, far above any real one.
 _SERIES_SECONDS = 900.0
@@ -34,7 +34,7 @@ def map_in_order(
     on_crash: Callable[[T], R],
     seconds: float | None = None,
     memory_bytes: int | None = None,
-) -> Iterator[R]:
+) -> Generator[R]:
     """Yield ``function(item)`` for each item, in the order of the items whatever `threads` is.
 
     Processes are started afresh (``spawn``): forked ones can hang once libraries have started threads.
@@ -71,24 +71,43 @@ def map_in_order(
 
 
 def map_series(
-    function: Callable[[T], R], series: Sequence[T], *, pixels: int, threads: int, on_crash: Callable[[T], R]
+    function: Callable[[T], R],
+    series: Sequence[T],
+    *,
+    pixels: int,
+    threads: int,
+    on_crash: Callable[[T], R],
+    needs_decoder: Callable[[T], bool],
 ) -> Iterator[R]:
-    """Decode series, one result for each, as `map_in_order` does.
+    """Read the pixels of series, one result for each, as `map_in_order` does.
 
-    Work of fewer than `FEW_PIXELS` pixels is done in this process. More is done in processes with limits of time
-    and memory, even if it is only one: what a decoder does with a hostile file costs one series then.
+    A series that takes a decoder is read in a process with limits of time and memory, always: what the decoder does
+    with a hostile file costs that series and no other. Others are only cut into arrays, and if all of them together
+    have fewer than `FEW_PIXELS` pixels, that is done in this process.
+
+    Parameters
+    ----------
+    function, series, threads, on_crash
+        As for `map_in_order`; with more than one thread, all of them decode.
+    pixels
+        Of all series together.
+    needs_decoder
+        Whether reading a series takes a decoder.
     """
-    if pixels < FEW_PIXELS:
-        yield from map(function, series)
-        return
-    yield from map_in_order(
+    is_apart = [pixels >= FEW_PIXELS or needs_decoder(one) for one in series]
+    decoded = map_in_order(
         function,
-        series,
+        [one for one, apart in zip(series, is_apart, strict=True) if apart],
         threads=threads,
         on_crash=on_crash,
         seconds=_SERIES_SECONDS,
         memory_bytes=_SERIES_MEMORY_BYTES,
     )
+    try:
+        for one, apart in zip(series, is_apart, strict=True):
+            yield next(decoded) if apart else function(one)
+    finally:
+        decoded.close()
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ def check_quality(
         max_saturated_fraction=settings.max_saturated_fraction,
     )
     check = partial(_check, folder=dicom, limits=limits, min_slices=settings.min_slices)
+    needs_decoder = attrgetter("is_compressed")
     progress = Progress("check_quality: series", len(listed))
     findings: list[Finding] = []
-    for found in map_series(check, listed, pixels=size, threads=threads, on_crash=_failed):
+    for found in map_series(check, listed, pixels=size, threads=threads, on_crash=_failed, needs_decoder=needs_decoder):
         findings += found
         progress.advance()
     excluded = sum(finding.severity == "excluded" for finding in findings)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,15 @@ def preprocess(
     size = sum(one.instances * one.rows * one.columns for one in listed)
     volumes.mkdir(parents=True, exist_ok=True)
     work = partial(_process, folder=dicom, left_out=left_out, steps=_steps(settings), volumes=volumes)
+    needs_decoder = attrgetter("is_compressed")
     progress = Progress("preprocess: series", len(listed))
     flat: list[Image] = []
     stacked: list[Image] = []
     findings: list[Finding] = []
     with PixelStoreWriter(pixels, size=settings.size, dtype=settings.dtype) as store:
-        for outcome in map_series(work, listed, pixels=size, threads=threads, on_crash=_failed):
+        for outcome in map_series(
+            work, listed, pixels=size, threads=threads, on_crash=_failed, needs_decoder=needs_decoder
+        ):
             for image, stored in outcome.images:
                 if stored is None:
                     stacked.append(image)

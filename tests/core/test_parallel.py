@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
@@ -121,20 +122,48 @@ def test_no_items_need_no_processes():
     assert list(map_in_order(_square, [], threads=2, on_crash=_lost, seconds=1)) == []
 
 
-def test_small_series_stay_in_this_process_and_large_ones_do_not(monkeypatch):
-    def here(pixels):
-        return list(parallel.map_series(_process_number, [1, 2], pixels=pixels, threads=1, on_crash=lambda _: -1))
+def _map(function, series, *, pixels=10, threads=1, needs_decoder=lambda _: False):
+    lost = partial(parallel.map_series, on_crash=lambda _: -1)
+    return list(lost(function, series, pixels=pixels, threads=threads, needs_decoder=needs_decoder))
 
-    assert set(here(10)) == {os.getpid()}
+
+def test_small_series_stay_in_this_process_and_large_ones_do_not(monkeypatch):
+    assert set(_map(_process_number, [1, 2])) == {os.getpid()}
     monkeypatch.setattr(parallel, "FEW_PIXELS", 5)
-    assert os.getpid() not in here(10)
+    assert os.getpid() not in _map(_process_number, [1, 2])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_takes_a_decoder_never_runs_in_this_process(threads):
+    found = _map(_process_number, range(6), threads=threads, needs_decoder=lambda item: item % 3 == 1)
+    assert [process == os.getpid() for process in found] == [True, False, True, True, False, True]
+    assert len({found[1], found[4]}) <= threads
 
 
 def test_a_series_that_hangs_costs_itself_only(monkeypatch):
-    monkeypatch.setattr(parallel, "FEW_PIXELS", 5)
     monkeypatch.setattr(parallel, "_SERIES_SECONDS", 3.0)
-    found = parallel.map_series(_hang_at_two, [1, 2, 3], pixels=10, threads=1, on_crash=lambda _: -1)
-    assert list(found) == [1, -1, 3]
+    assert _map(_hang_at_two, [1, 2, 3, 4], needs_decoder=lambda item: item != 3) == [1, -1, 3, 4]
+
+
+@pytest.mark.parametrize("end", [os.abort, partial(os._exit, 3)])
+def test_a_decoder_that_dies_costs_its_series_only(end):
+    assert _map(partial(_end_at_two, end), [1, 2, 3], needs_decoder=lambda _: True) == [1, -1, 3]
+
+
+def test_nobody_is_left_decoding_when_the_rest_is_no_longer_wanted():
+    before = set(multiprocessing.active_children())
+    results = parallel.map_series(
+        _square, range(50), pixels=1, threads=2, on_crash=_lost, needs_decoder=lambda item: item > 0
+    )
+    assert [next(results), next(results)] == [0, 1]
+    results.close()
+    assert set(multiprocessing.active_children()) <= before
+
+
+def _end_at_two(end, item):
+    if item == 2:
+        end()
+    return item
 
 
 def _process_number(_item):

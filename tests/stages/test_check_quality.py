@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import time
+
 import numpy as np
 import pytest
 
@@ -7,6 +11,7 @@ from pipeline.core.artefacts import read_table
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import FlowStep
+from pipeline.dicom import decoding
 from pipeline.stages import check_quality as stage
 from pipeline.stages.check_quality import check_quality
 from tests.stages.series_files import Study, oblique_stack, radiograph
@@ -38,6 +43,40 @@ def _check(study: Study, *, threads: int = 1, **settings) -> list[tuple[str, str
 @pytest.fixture
 def study(tmp_path) -> Study:
     return Study(tmp_path)
+
+
+_genuine = stage._check
+
+
+def _die(*_arguments):
+    os.abort()
+
+
+def _hang(*_arguments):
+    time.sleep(600)
+
+
+def _check_with_bad_decoders(series, **options):
+    """Check series with a decoder that kills its process on pictures of 81 rows, and hangs on those of 82."""
+    assert multiprocessing.parent_process() is not None or not series.is_compressed
+    genuine = decoding._decoded
+    decoding._decoded = {81: _die, 82: _hang}.get(series.rows, genuine)
+    try:
+        return _genuine(series, **options)
+    finally:
+        decoding._decoded = genuine
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_decoder_that_dies_or_hangs_costs_one_series(study, monkeypatch, threads):
+    monkeypatch.setattr(parallel, "_SERIES_SECONDS", 6.0)
+    monkeypatch.setattr(stage, "_check", _check_with_bad_decoders)
+    study.add_images(radiograph(1))
+    for number, rows in enumerate((80, 81, 82, 83), start=2):
+        study.add_images(radiograph(number, (rows, 100)), syntax="RLE")
+        study.listed[-1] = study.listed[-1].model_copy(update={"is_compressed": True})
+    lost = [("series", one.series_uid, "CHECK_FAILED", "excluded") for one in study.listed[2:4]]
+    assert _check(study, threads=threads) == lost
 
 
 def _damage(study: Study, series, content: bytes | None, number: int = 1) -> None:
