@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from synthetic_ct import write_series
+
 from pipeline.config import IngestSettings
 from pipeline.core.records import Instance, MultiFrameInstance
 from pipeline.dicom.files import LARGEST_PIXEL_BYTES
@@ -52,7 +54,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="ingest-benchmark-") as name:
         work = Path(name)
-        for folder in options.data or [_phantoms(work / "phantoms")]:
+        for folder in options.data or [write_series(work / "clinical CT"), _phantoms(work / "phantoms")]:
             _compare(folder, work, options.threads)
         if options.scaling:
             _scaling(options.scaling, work, options.threads, options.figure)
