@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,15 +125,19 @@ def _scanned(folder: Path, threads: int) -> Scan:
 
 
 def _convert(folder: Path, out: Path, threads: int, *, packed: bool) -> None:
-    """Scan, and do what the stage preprocess does for volumes, its proof included."""
-    for number, paths in enumerate(_series(folder, _scanned(folder, threads).instances)):
-        path = out / f"{number}.nii"
-        try:
-            write_proved(paths, path)
-        except PixelReadError:
-            continue
-        if packed:
-            compress(path, path.with_suffix(".nii.gz"))
+    """Scan, and do what the stage preprocess does for volumes, its proof included; compress beside it."""
+    with ThreadPoolExecutor(1) as beside:
+        under_way = []
+        for number, paths in enumerate(_series(folder, _scanned(folder, threads).instances)):
+            path = out / f"{number}.nii"
+            try:
+                write_proved(paths, path)
+            except PixelReadError:
+                continue
+            if packed:
+                under_way.append(beside.submit(compress, path, path.with_suffix(".nii.gz")))
+        for one in under_way:
+            one.result()
 
 
 def _scaling(sizes: Sequence[int], work: Path, threads: int, figure: Path) -> None:

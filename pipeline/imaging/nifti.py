@@ -22,8 +22,9 @@ _SCANNER = 1
 _HEADER_BYTES = 348
 _VALUES_BEGIN = 352
 _TYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i2"), 16: np.dtype("<f4")}  # DT_INT16, DT_FLOAT32
-_ISAL_LEVEL = 2
+_ISAL_LEVEL = 3  # smaller files than with levels 1 and 2, and on noisy images faster
 _COPY_BYTES = 1 << 20
+_MOST_THREADS = 4
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -62,24 +63,26 @@ def flush(paths: Iterable[Path]) -> None:
 
 
 def compress(source: Path, target: Path) -> None:
-    """Write a compressed copy of a file; the same bytes in give the same bytes out.
+    """Write a compressed copy of a file; the same bytes in give the same bytes out, on any number of processors.
 
-    Intel's ISA-L compresses about ten times as fast as zlib at its default level, to a file a tenth larger.
+    Intel's ISA-L compresses many times as fast as zlib at its default level, to a file a tenth larger. Blocks are
+    compressed by threads of their own, and are the same whoever compresses them.
 
     Raises
     ------
     ArtefactError
         If one of the two cannot be read or written.
     """
-    from isal import igzip
+    from isal import igzip_threaded
 
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     try:
         with (
             source.open("rb") as plain,
             replacing(target) as temporary,
             temporary.open("wb") as raw,
-            igzip.IGzipFile(  # type: ignore[no-untyped-call]
-                filename="", mode="wb", compresslevel=_ISAL_LEVEL, fileobj=raw, mtime=0
+            igzip_threaded.open(  # type: ignore[no-untyped-call]
+                raw, "wb", compresslevel=_ISAL_LEVEL, threads=threads, block_size=_COPY_BYTES
             ) as packed,
         ):
             shutil.copyfileobj(plain, packed, _COPY_BYTES)

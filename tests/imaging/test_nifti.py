@@ -1,3 +1,5 @@
+import gzip
+import os
 import struct
 
 import nibabel as nib
@@ -6,7 +8,7 @@ import pytest
 
 from pipeline.core.errors import ArtefactError
 from pipeline.core.volume import Volume
-from pipeline.imaging.nifti import compact, read_volume, write_volume
+from pipeline.imaging.nifti import compact, compress, read_volume, write_volume
 
 
 def _volume(dtype=np.int16) -> Volume:
@@ -93,3 +95,17 @@ def test_a_damaged_file_is_an_error(tmp_path, damage):
         )
     with pytest.raises(ArtefactError, match="again"):
         read_volume(path)
+
+
+def test_compressed_bytes_do_not_depend_on_time_or_processors(tmp_path, monkeypatch):
+    source = tmp_path / "plain.nii"
+    source.write_bytes(np.random.default_rng(1).integers(0, 50, 5_000_000, dtype=np.uint8).tobytes())
+    found = set()
+    for count in (1, 2, 3, 64):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=count: set(range(count)))
+        target = tmp_path / f"{count}.nii.gz"
+        compress(source, target)
+        found.add(target.read_bytes())
+    (packed,) = found
+    assert gzip.decompress(packed) == source.read_bytes()
+    assert packed[4:8] == bytes(4)  # no time in the header
