@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from pipeline.core.errors import ConfigError
 from pipeline.core.marked_yaml import KeyPath, read_yaml
 from pipeline.core.mistakes import describe_error
+from pipeline.learning.sources import SOURCES
 
 DEFAULT_FILE = Path("config/config.yaml")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -192,17 +193,24 @@ class AugmentationSettings(Section):
     """Standard deviation of added Gaussian noise as a fraction of the range."""
 
 
+# What a source cannot do without; of RadImageNet no digest is published.
+_NEEDED = {"file": ("file", "sha256"), "run": ("file",), "radimagenet": ("sha256",)}
+
+
 class WeightsSettings(Section):
     """Where the network starts from. A bare word stands for its source: `weights: imagenet`."""
 
-    source: Literal["imagenet", "random", "file"]
-    """`imagenet`: torchvision's published file; `random`: no transfer; `file`: any file in torchvision's format."""
+    source: Literal[
+        "imagenet", "imagenet_v2", "coco", "coco_masks", "radimagenet", "medicalnet", "run", "file", "random"
+    ]
+    """A published source (`python -m pipeline weights list` shows them); `run`: the checkpoint of another study of this
+    pipeline; `file`: any file in torchvision's format; `random`: no transfer."""
     file: Path | None = None
-    """The weights file; for `imagenet` it is otherwise searched in `weights/` and the torch hub cache."""
+    """The weights file; published ones are otherwise searched in `weights/` and the torch hub cache."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Digest the file must have; required for `file`."""
+    """Digest the file must have; required for `file`, and for `radimagenet`, whose authors publish none."""
     licence: str = "not stated"
-    """Licence of a `file`, printed in the report."""
+    """Licence of a `file`, or of published weights that state none; printed in the report."""
 
     @model_validator(mode="before")
     @classmethod
@@ -210,9 +218,10 @@ class WeightsSettings(Section):
         return {"source": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _file_is_complete(self) -> "WeightsSettings":
-        if self.source == "file" and (self.file is None or self.sha256 is None):
-            message = "source `file` needs `file` and `sha256`"
+    def _is_complete(self) -> "WeightsSettings":
+        missing = [f"`{key}`" for key in _NEEDED.get(self.source, ()) if getattr(self, key) is None]
+        if missing:
+            message = f"source `{self.source}` needs {' and '.join(missing)}"
             raise ValueError(message)
         return self
 
@@ -227,10 +236,12 @@ class TrainSettings(Section):
     """`full`: every layer is fine-tuned; `probe`: only a linear head; `scratch`: all layers from random weights."""
     compare: tuple[StrategyName, ...] = ()
     """Other strategies trained on the same folds, so that the report can say whether transfer helped."""
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
-    """The network: MONAI's 2D ResNet in torchvision's layout."""
+    backbone: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "efficientnet_b0", "vgg11_bn", "vgg16_bn"
+    ] = "resnet18"
+    """The network, as torchvision published it: MONAI's, and for VGG our own."""
     weights: WeightsSettings = WeightsSettings(source="imagenet")
-    """Where the network starts from: `imagenet`, `random`, or a file."""
+    """Where the network starts from: a published source, another study, a file, or `random`."""
     epochs: int = Field(default=20, ge=1, le=1000)
     """Most passes over the training images."""
     patience: int = Field(default=6, ge=1)
@@ -253,6 +264,14 @@ class TrainSettings(Section):
     """`auto`: a GPU if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the hardware multiplies it fast (recent GPUs, processors with AMX), else float32."""
+
+    @model_validator(mode="after")
+    def _source_has_the_backbone(self) -> "TrainSettings":
+        source = SOURCES.get(self.weights.source)
+        if source is not None and self.backbone not in source.files:
+            message = f"source `{self.weights.source}` has no {self.backbone}; it has {', '.join(source.files)}"
+            raise ValueError(message)
+        return self
 
 
 class SensitivityRule(Section):
@@ -367,5 +386,6 @@ def schema() -> dict[str, Any]:
     """JSON Schema of the configuration, for editors (``config/config.schema.json``)."""
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     weights = found["$defs"]["WeightsSettings"]
-    found["$defs"]["WeightsSettings"] = {"anyOf": [{"enum": ["imagenet", "random"]}, weights]}  # the bare word
+    words = [name for name in SOURCES if name not in _NEEDED]  # these may stand alone
+    found["$defs"]["WeightsSettings"] = {"anyOf": [{"enum": [*words, "random"]}, weights]}
     return found

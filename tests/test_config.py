@@ -56,7 +56,7 @@ def test_the_schema_refuses_unknown_keys_and_wrong_types():
     assert validator.is_valid(study)
     assert not validator.is_valid({**study, "sede": 3})
     assert not validator.is_valid({**study, "split": {"folds": "five"}})
-    assert not validator.is_valid({**study, "train": {"weights": "coco"}})
+    assert not validator.is_valid({**study, "train": {"weights": "cocoa"}})
 
 
 def test_the_built_in_study_names_every_key():

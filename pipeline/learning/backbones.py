@@ -1,29 +1,46 @@
-"""Backbones: MONAI's 2D ResNets in torchvision's layout, so that ImageNet weights fit by name."""
+"""Backbones: 2D networks whose weights exist in torchvision's format, each an entry of one table."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.learning.layouts import densenet_name, efficientnet_name, same_name
+from pipeline.learning.vgg import VGG11, VGG16, build_vgg, convolution_blocks
 
 if TYPE_CHECKING:
     from torch import nn
 
-# From the input to the output; a strategy names the blocks it trains.
-BLOCKS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
+HEAD = "head"
+# A file with a name too many or too few is still called by its architecture's name.
+_ENOUGH_OVERLAP = 0.95
+_COUNTER = ".num_batches_tracked"
 
 
 class Backbone(NamedTuple):
     """Facts about a network and how to build it.
 
-    `build` makes it with the given number of output classes; `features` is the length of the pooled vector
-    before the head; `layers` counts the residual blocks of each stage, by which weights files are recognised.
+    Attributes
+    ----------
+    build
+        Makes the network with the given number of output classes; inputs have shape (batch, 3, height, width).
+    features
+        Length of the vector that enters the head.
+    blocks
+        Names of its parts from the input to the output; a strategy names the blocks it trains. The last is `HEAD`.
+    parts
+        Where the blocks are: beginnings of parameter and module names. What none fits belongs to the first block.
+    rename
+        Translates one name of torchvision's published file into the network's own; other names stay as they are.
     """
 
     build: Callable[[int], "nn.Module"]
     features: int
-    layers: tuple[int, int, int, int]
-    is_bottleneck: bool
+    blocks: tuple[str, ...]
+    parts: dict[str, str]
+    rename: Callable[[str], str] = same_name
 
 
-def _monai_resnet(name: str) -> Callable[[int], "nn.Module"]:
+def _resnet(name: str, features: int) -> Backbone:
     def build(classes: int) -> "nn.Module":
         from monai.networks import nets
 
@@ -41,40 +58,119 @@ def _monai_resnet(name: str) -> Callable[[int], "nn.Module"]:
         )
         return network
 
-    return build
+    layers = tuple(f"layer{number}" for number in range(1, 5))
+    return Backbone(build, features, ("stem", *layers, HEAD), {**{layer: layer for layer in layers}, "fc": HEAD})
 
 
-BACKBONES: dict[str, Backbone] = {
-    "resnet18": Backbone(_monai_resnet("resnet18"), 512, (2, 2, 2, 2), is_bottleneck=False),
-    "resnet34": Backbone(_monai_resnet("resnet34"), 512, (3, 4, 6, 3), is_bottleneck=False),
-    "resnet50": Backbone(_monai_resnet("resnet50"), 2048, (3, 4, 6, 3), is_bottleneck=True),
+def _build_densenet121(classes: int) -> "nn.Module":
+    from monai.networks.nets import DenseNet121
+
+    network: nn.Module = DenseNet121(spatial_dims=2, in_channels=3, out_channels=classes)
+    return network
+
+
+def _build_efficientnet_b0(classes: int) -> "nn.Module":
+    from monai.networks.nets import EfficientNetBN
+    from torch import nn
+
+    # torchvision's EfficientNet-B0 differs from MONAI's in two things that no name or shape shows: its batch
+    # normalisation has PyTorch's usual constants, and it pads both sides alike where MONAI follows TensorFlow
+    # and computes the padding once, for 224 pixels.
+    norm = ("batch", {"eps": 1e-5, "momentum": 0.1})
+    network: nn.Module = EfficientNetBN(
+        "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=3, num_classes=classes, norm=norm
+    )
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            rows, columns = module.kernel_size
+            module.padding = (rows // 2, columns // 2)
+    for name in [name for name, _ in network.named_modules() if name.endswith("_padding")]:
+        network.set_submodule(name, nn.Identity())
+    return network
+
+
+_DENSE_BLOCKS = tuple(f"denseblock{number}" for number in range(1, 5))
+_DENSE_PARTS = {
+    **{f"features.{block}": block for block in _DENSE_BLOCKS},
+    **{f"features.transition{block[-1]}": block for block in _DENSE_BLOCKS[:3]},
+    "features.norm5": "denseblock4",
+    "class_layers": HEAD,
+}
+# MONAI counts MBConv groups from 0; those at one resolution form a stage (112, 56, 28, 14, 7 pixels for 224).
+_EFFICIENT_PARTS = {
+    "_blocks.0": "stage1",
+    "_blocks.1": "stage2",
+    "_blocks.2": "stage3",
+    "_blocks.3": "stage4",
+    "_blocks.4": "stage4",
+    "_blocks.5": "stage5",
+    "_blocks.6": "stage5",
+    "_conv_head": "stage5",
+    "_bn1": "stage5",
+    "_dropout": HEAD,
+    "_fc": HEAD,
 }
 
 
-def block_of(parameter: str) -> str:
+def _vgg(widths: tuple[tuple[int, ...], ...]) -> Backbone:
+    def build(classes: int) -> "nn.Module":
+        return build_vgg(widths, classes)
+
+    parts = convolution_blocks(widths)
+    blocks = (*dict.fromkeys(parts.values()), "classifier", HEAD)
+    return Backbone(build, 4096, blocks, {**parts, "classifier.6": HEAD, "classifier": "classifier"})
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": _resnet("resnet18", 512),
+    "resnet34": _resnet("resnet34", 512),
+    "resnet50": _resnet("resnet50", 2048),
+    "resnet101": _resnet("resnet101", 2048),
+    "densenet121": Backbone(
+        _build_densenet121, 1024, ("stem", *_DENSE_BLOCKS, HEAD), _DENSE_PARTS, rename=densenet_name
+    ),
+    "efficientnet_b0": Backbone(
+        _build_efficientnet_b0,
+        1280,
+        ("stem", *dict.fromkeys(_EFFICIENT_PARTS.values())),
+        _EFFICIENT_PARTS,
+        rename=efficientnet_name,
+    ),
+    "vgg11_bn": _vgg(VGG11),
+    "vgg16_bn": _vgg(VGG16),
+}
+
+
+def block_of(name: str, backbone: str) -> str:
     """Name the block that a parameter or module belongs to.
 
     Examples
     --------
-    >>> block_of("layer3.0.conv1.weight"), block_of("bn1.bias"), block_of("fc.weight")
-    ('layer3', 'stem', 'head')
+    >>> block_of("layer3.0.conv1.weight", "resnet18"), block_of("fc.weight", "resnet18")
+    ('layer3', 'head')
+    >>> block_of("bn1.bias", "resnet18"), block_of("features.transition2.conv.weight", "densenet121")
+    ('stem', 'denseblock2')
     """
-    first = parameter.split(".", maxsplit=1)[0]
-    if first == "fc":
-        return "head"
-    return first if first in BLOCKS else "stem"
+    facts = BACKBONES[backbone]
+    for start, block in facts.parts.items():
+        if name == start or name.startswith(f"{start}."):
+            return block
+    return facts.blocks[0]
 
 
 def head_of(network: "nn.Module") -> "nn.Linear":
-    """Give the linear layer that makes the logits."""
-    head: nn.Linear = network.fc  # type: ignore[assignment]
-    return head
+    """Give the linear layer that makes the logits: the last one of every backbone, in 2D and 3D."""
+    from torch import nn
+
+    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def pooling_of(network: "nn.Module") -> "nn.Module":
-    """Give the module that averages the last feature maps to one vector per image."""
-    pooling: nn.Module = network.avgpool  # type: ignore[assignment]
-    return pooling
+    """Give the module that averages the last feature maps: the last adaptive pooling of every backbone."""
+    from torch import nn
+
+    kinds = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+    return [module for module in network.modules() if isinstance(module, kinds)][-1]
 
 
 def replace_head(network: "nn.Module", classes: int, seed: int) -> None:
@@ -85,16 +181,30 @@ def replace_head(network: "nn.Module", classes: int, seed: int) -> None:
     """
     import torch
 
-    head = torch.nn.Linear(head_of(network).in_features, classes)
+    old = head_of(network)
+    head = torch.nn.Linear(old.in_features, classes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.normal_(0, 0.01, generator=generator)
         head.bias.zero_()
-    network.fc = head
+    name = next(name for name, module in network.named_modules() if module is old)
+    network.set_submodule(name, head)
 
 
-def recognise(keys: set[str]) -> str:
-    """Say in words which known architecture a set of state-dict keys belongs to.
+@functools.cache
+def published_shapes(backbone: str, classes: int) -> dict[str, tuple[int, ...]]:
+    """List names and shapes of a network's state dict; nothing is allocated for it."""
+    import torch
+
+    with torch.device("meta"):
+        state = BACKBONES[backbone].build(classes).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def recognise(names: Iterable[str]) -> str:
+    """Say in words which known architecture a set of state-dict names belongs to.
+
+    Names may be torchvision's or the network's own; the head is not looked at.
 
     Examples
     --------
@@ -103,16 +213,20 @@ def recognise(keys: set[str]) -> str:
     >>> recognise({"layer1.0.conv1.weight", "features.0.weight"})
     'an unknown ResNet (1, 0, 0, 0)'
     """
-    counts = tuple(_blocks_in(keys, stage) for stage in range(1, 5))
-    if not any(counts):
-        return "no ResNet in torchvision's layout"
-    is_bottleneck = "layer1.0.conv3.weight" in keys
-    for name, facts in BACKBONES.items():
-        if facts.layers == counts and facts.is_bottleneck == is_bottleneck:
-            return name
-    return f"an unknown ResNet {counts}"
+    given = list(names)
+    for backbone, facts in BACKBONES.items():
+        found = _body({facts.rename(name) for name in given}, backbone)
+        wanted = _body(published_shapes(backbone, 2), backbone)
+        if len(found & wanted) >= _ENOUGH_OVERLAP * len(found | wanted):
+            return backbone
+    counts = tuple(_blocks_in(given, stage) for stage in range(1, 5))
+    return f"an unknown ResNet {counts}" if any(counts) else "no known network in torchvision's layout"
 
 
-def _blocks_in(keys: set[str], stage: int) -> int:
+def _body(names: Iterable[str], backbone: str) -> set[str]:
+    return {name for name in names if not name.endswith(_COUNTER) and block_of(name, backbone) != HEAD}
+
+
+def _blocks_in(names: Iterable[str], stage: int) -> int:
     prefix = f"layer{stage}."
-    return len({key.split(".")[1] for key in keys if key.startswith(prefix)})
+    return len({name.split(".")[1] for name in names if name.startswith(prefix)})

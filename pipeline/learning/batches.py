@@ -40,11 +40,11 @@ class PixelSource:
         return values / 255 if stored.dtype == torch.uint8 else values
 
     def prepare(self, grey: "Tensor") -> "Tensor":
-        """Repeat the grey channel three times and normalise; the result is channels-last."""
+        """Repeat the grey channel and normalise each as the source wants; the result is channels-last."""
         import torch
 
-        mean = grey.new_tensor(self.normalisation.mean).view(1, 3, 1, 1)
-        deviation = grey.new_tensor(self.normalisation.deviation).view(1, 3, 1, 1)
+        mean = grey.new_tensor(self.normalisation.mean).view(1, -1, 1, 1)
+        deviation = grey.new_tensor(self.normalisation.deviation).view(1, -1, 1, 1)
         return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 

@@ -66,8 +66,10 @@ class Task:
 
     Attributes
     ----------
+    backbone
+        Key of `pipeline.learning.backbones.BACKBONES`.
     trained_blocks
-        Blocks whose parameters are trained.
+        Those of its blocks whose parameters are trained.
     is_pretrained
         The network starts from a source, with a head already fitted to its features. Batch normalisation then
         keeps the source's statistics everywhere (a few hundred images estimate them badly), and the start
@@ -78,6 +80,7 @@ class Task:
     strategy: str
     fold: int
     seed: int
+    backbone: str
     trained_blocks: frozenset[str]
     is_pretrained: bool
 
@@ -165,7 +168,7 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
     import torch
 
     network.to(data.source.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = [name for name, _ in network.named_parameters() if block_of(name) in task.trained_blocks]
+    trained = [name for name, _ in network.named_parameters() if block_of(name, task.backbone) in task.trained_blocks]
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
     optimiser = _optimiser(network, trained, recipe, data.source.placement.device)
@@ -205,7 +208,7 @@ def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def set_mode(network: "nn.Module", trained_blocks: Iterable[str], *, keep_statistics: bool) -> None:
+def set_mode(network: "nn.Module", backbone: str, trained_blocks: Iterable[str], *, keep_statistics: bool) -> None:
     """Put trained blocks into training mode; batch normalisation of others, or of all, keeps its statistics."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -213,7 +216,7 @@ def set_mode(network: "nn.Module", trained_blocks: Iterable[str], *, keep_statis
     network.eval()
     for name, module in network.named_modules():
         is_kept = keep_statistics and isinstance(module, _BatchNorm)
-        if name and block_of(name) in blocks and not any(module.children()) and not is_kept:
+        if name and block_of(name, backbone) in blocks and not any(module.children()) and not is_kept:
             module.train()
 
 
@@ -224,7 +227,7 @@ def _epoch(
 
     started = time.monotonic()
     source = data.source
-    set_mode(network, task.trained_blocks, keep_statistics=task.is_pretrained)
+    set_mode(network, task.backbone, task.trained_blocks, keep_statistics=task.is_pretrained)
     factor = 1.0 if task.is_pretrained else RANDOM_START_FACTOR
     classes_of = dict(zip(data.train_rows.tolist(), data.train_classes.tolist(), strict=True))
     weights = torch.from_numpy(data.class_weights).float().to(source.placement.device)

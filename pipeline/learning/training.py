@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, FoldRole, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
-from pipeline.learning.backbones import block_of, replace_head
+from pipeline.learning.backbones import BACKBONES, HEAD, block_of, replace_head
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.devices import Placement
@@ -27,6 +27,7 @@ from pipeline.learning.finetuning import (
 )
 from pipeline.learning.inference import pooled_features, predict_logits
 from pipeline.learning.probe import fit_head, install_head
+from pipeline.learning.sources import Normalisation
 from pipeline.learning.strategies import STRATEGIES
 from pipeline.learning.weights import RANDOM, VerifiedWeights, build_network
 
@@ -66,12 +67,13 @@ class Study:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network with everything that is written about it."""
+    """A trained network with everything that is written about it, and the inputs it wants."""
 
     network: "nn.Module"
     history: list[EpochLog]
     predictions: list[Prediction]
     summary: TrainingSummary
+    normalisation: Normalisation
 
 
 def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Path) -> Outcome:
@@ -106,20 +108,22 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     if strategy.head == "logistic" or used.path is not None:
         _fit_probe(network, data)
     tuned = Tuned([], 0)
+    blocks = strategy.trained_blocks(BACKBONES[study.backbone].blocks)
     if strategy.head == "gradient":
         task = Task(
             strategy=name,
             fold=study.fold,
             seed=study.seed,
-            trained_blocks=strategy.trained_blocks,
+            backbone=study.backbone,
+            trained_blocks=blocks,
             is_pretrained=used.path is not None,
         )
         tuned = fine_tune(network, data, study.recipe, task, StateFolder(states / name, _key(name, study, used)))
-    trained = {"head", *strategy.trained_blocks}
+    trained = {HEAD, *blocks}
     restore_prevalence(network, data.class_weights)
     sizes = {True: 0, False: 0}
     for parameter, value in network.named_parameters():
-        sizes[block_of(parameter) in trained] += value.numel()
+        sizes[block_of(parameter, study.backbone) in trained] += value.numel()
     summary = TrainingSummary(
         strategy=name,
         fold=study.fold,
@@ -144,7 +148,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         seconds=time.monotonic() - started,
         software=versions(),
     )
-    return Outcome(network, tuned.history, _predict(network, data, name, study), summary)
+    return Outcome(network, tuned.history, _predict(network, data, name, study), summary, used.normalisation)
 
 
 def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:

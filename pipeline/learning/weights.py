@@ -1,21 +1,28 @@
-"""Weights files: find, verify, and load them strictly; there is no silent fall-back (DESIGN, D1).
+"""Weights: find, verify, and load them strictly; there is no silent fall-back (DESIGN, D1).
 
 A file is used only if its digest is the expected one, if it can be read without executing anything it
 contains, and if every name and shape fits the network.
 """
 
-import hashlib
-import json
-import pickle
-import struct
-from collections.abc import Iterable
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import WeightsError
-from pipeline.learning.backbones import BACKBONES, recognise
+from pipeline.learning.backbones import BACKBONES, HEAD, block_of, recognise
+from pipeline.learning.layouts import Layout, unwrap, with_usual_epsilon
 from pipeline.learning.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
+from pipeline.learning.weight_files import (
+    file_digest,
+    read_facts,
+    read_state,
+    require_digest,
+    require_finite,
+    require_statistics,
+    some_names,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,23 +30,43 @@ if TYPE_CHECKING:
 WEIGHTS_FOLDER = Path("weights")
 # Counters of training steps; files written before PyTorch 0.4.1 lack them, and nothing here reads them.
 _OPTIONAL_SUFFIX = ".num_batches_tracked"
-_MOST_NAMES_SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsChoice:
-    """Which weights a study asks for: a registry entry, a file of the user's, or none (`random`)."""
+    """Which weights a study asks for.
+
+    Attributes
+    ----------
+    source
+        A registry entry, ``run`` (a checkpoint of this pipeline), ``file`` (one of the user's) or ``random``.
+    dimensions
+        2 for images, 3 for volumes. Networks for images can be inflated to volumes, not the other way.
+    """
 
     source: str
     backbone: str
     file: Path | None = None
     sha256: str | None = None
     licence: str = "not stated"
+    dimensions: Literal[2, 3] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedWeights:
-    """A file whose digest is the expected one, with the facts that the report prints."""
+    """A file whose digest is the expected one, with the facts that the report prints.
+
+    Attributes
+    ----------
+    output_classes
+        Classes of the head in the file; 0: it has none, and the network's own is drawn at random.
+    layout, epsilon
+        How names are arranged and which constant batch normalisation was trained with (`Source`).
+    ancestry
+        For a run's checkpoint: what it started from, with its digest.
+    dimensions
+        2 for images, 3 for volumes.
+    """
 
     source: str
     path: Path | None
@@ -47,6 +74,10 @@ class VerifiedWeights:
     licence: str
     normalisation: Normalisation
     output_classes: int
+    layout: Layout = "plain"
+    epsilon: float = 1e-5
+    ancestry: str = ""
+    dimensions: Literal[2, 3] = 2
 
 
 RANDOM = VerifiedWeights(
@@ -55,42 +86,29 @@ RANDOM = VerifiedWeights(
 
 
 def verify(choice: WeightsChoice) -> VerifiedWeights:
-    """Find the file of a choice and check its digest.
+    """Find the file of a choice and check its digest; nothing of it is loaded.
 
-    Order of search: the configured file, the folder ``weights``, the torch hub cache.
+    Order of search for published files: the configured file, the folder ``weights``, the torch hub cache.
 
     Raises
     ------
     WeightsError
-        If no file is found or its digest is another; the message says what was found and what to do.
+        If no file is found, its digest is another, or the source does not fit; the message says what was found
+        and what to do.
     """
     if choice.source == "random":
         return RANDOM
     if choice.source == "file":
         path = _existing(choice.file)
-        expected = choice.sha256 or ""
-        found = _require_digest(path, expected)
         return VerifiedWeights(
             source="file",
             path=path,
-            sha256=found,
+            sha256=require_digest(path, choice.sha256 or ""),
             licence=choice.licence,
             normalisation=IMAGENET_NORMALISATION,
             output_classes=1000,
         )
-    source = SOURCES[choice.source]
-    published = source.files[choice.backbone]
-    candidates = [WEIGHTS_FOLDER / published.name, _hub_cache() / published.name]
-    path = _existing(choice.file) if choice.file else _first_existing(candidates, published.url)
-    found = _require_digest(path, choice.sha256 or published.digest_prefix)
-    return VerifiedWeights(
-        source=choice.source,
-        path=path,
-        sha256=found,
-        licence=source.licence,
-        normalisation=source.normalisation,
-        output_classes=source.output_classes,
-    )
+    return _verify_run(choice) if choice.source == "run" else _verify_published(choice)
 
 
 def build_network(backbone: str, weights: VerifiedWeights, *, seed: int) -> "nn.Module":
@@ -101,7 +119,7 @@ def build_network(backbone: str, weights: VerifiedWeights, *, seed: int) -> "nn.
     backbone
         A key of `pipeline.learning.backbones.BACKBONES`.
     weights
-        Verified weights; `RANDOM` draws MONAI's own initialisation from `seed`.
+        Verified weights; `RANDOM` draws the network's own initialisation from `seed`.
 
     Raises
     ------
@@ -110,51 +128,44 @@ def build_network(backbone: str, weights: VerifiedWeights, *, seed: int) -> "nn.
     """
     import torch
 
+    if weights.dimensions != 2:
+        what = f"{weights.source} holds networks for volumes"
+        raise WeightsError(what, where="train.weights.source", remedy="take a source for images")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = BACKBONES[backbone].build(weights.output_classes or 2)
     if weights.path is not None:
-        load_strictly(network, read_state(weights.path), where=weights.path.name, backbone=backbone)
+        has_head = weights.output_classes > 0
+        load_strictly(network, source_state(weights), where=weights.path.name, backbone=backbone, has_head=has_head)
     return network
 
 
-def read_state(path: Path) -> dict[str, "Tensor"]:
-    """Read a state dict without executing anything the file contains.
-
-    Safetensors files and PyTorch files (zip or older format) are accepted; the latter only if they hold
-    nothing but tensors and plain containers.
-
-    Raises
-    ------
-    WeightsError
-        If the file is truncated, damaged, or holds other Python objects.
-    """
-    import torch
-
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for damaged files
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            what = "the file holds Python objects besides tensors; nothing of it was executed"
-            remedy = "use the published file, or one that holds only a state dict (safetensors is best)"
-        else:
-            what = f"the file is truncated or damaged ({path.stat().st_size} bytes, {type(error).__name__})"
-            remedy = "copy or download it again and compare its SHA-256"
-        raise WeightsError(what, where=path.name, remedy=remedy) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    is_plain = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
-    if not is_plain:
-        what = f"the file holds {type(state).__name__} where a state dict (names and tensors) was expected"
-        raise WeightsError(what, where=path.name, remedy="save the network's state_dict")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+def source_state(weights: VerifiedWeights) -> dict[str, "Tensor"]:
+    """Read the tensors of a verified file by torchvision's names, for PyTorch's usual batch normalisation."""
+    if weights.path is None:
+        return {}
+    return with_usual_epsilon(unwrap(read_state(weights.path), weights.layout), weights.epsilon)
 
 
-def load_strictly(network: "nn.Module", state: dict[str, "Tensor"], *, where: str, backbone: str) -> None:
+def load_strictly(
+    network: "nn.Module", state: dict[str, "Tensor"], *, where: str, backbone: str, has_head: bool = True
+) -> None:
     """Copy a state dict into a network; every name and every shape must fit, nothing may be left over.
 
-    Only ``num_batches_tracked`` may be absent.
+    Only ``num_batches_tracked`` may be absent, and the head if the source has none.
+
+    Parameters
+    ----------
+    network
+        Built by `BACKBONES`.
+    state
+        Tensors by torchvision's names or the network's own.
+    where
+        Name of the file, for messages.
+    backbone
+        Key of `BACKBONES` by which names are translated.
+    has_head
+        Whether the file is expected to hold a head.
 
     Raises
     ------
@@ -162,58 +173,99 @@ def load_strictly(network: "nn.Module", state: dict[str, "Tensor"], *, where: st
         Naming what is missing, unexpected or of another shape, and the architecture the file was made for.
     """
     own = network.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith(_OPTIONAL_SUFFIX)]
-    unexpected = [name for name in state if name not in own]
-    reshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or unexpected or reshaped:
-        found = recognise(set(state))
-        what = (
-            f"the file does not fit {backbone}: it holds {found}; "
-            f"{_names('missing', missing)}, {_names('unexpected', unexpected)}, {_names('of another shape', reshaped)}"
-        )
-        remedy = f"set train.backbone to {found}" if found in BACKBONES else f"use a file made for {backbone}"
-        raise WeightsError(what, where=where, remedy=remedy)
-    _require_finite(state, where)
-    _require_statistics(state, where)
-    network.load_state_dict({**own, **state}, strict=True)
+    given = require_fit(own, state, where=where, backbone=backbone, has_head=has_head)
+    network.load_state_dict({**own, **given}, strict=True)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _require_finite(state: dict[str, "Tensor"], where: str) -> None:
-    import torch
-
-    bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if bad:
-        raise WeightsError(_names("not finite", bad), where=where, remedy="use an undamaged file")
-
-
-def _require_statistics(state: dict[str, "Tensor"], where: str) -> None:
-    """Refuse folded batch normalisation: right in evaluation mode, wrong as soon as the network trains."""
-    names = [name.removesuffix(".running_mean") for name in state if name.endswith(".running_mean")]
-    folded = [
-        name
-        for name in names
-        if bool((state[f"{name}.running_mean"] == 0).all()) and bool((state[f"{name}.running_var"] == 1).all())
+def require_fit(
+    own: Mapping[str, "Tensor"], state: Mapping[str, "Tensor"], *, where: str, backbone: str, has_head: bool
+) -> dict[str, "Tensor"]:
+    """Give a file's tensors by the names of the network's state dict `own`; see `load_strictly`."""
+    rename = BACKBONES[backbone].rename
+    given = {rename(name): value for name, value in state.items()}
+    left_out = set() if has_head else {name for name in own if block_of(name, backbone) == HEAD}
+    missing = [
+        name for name in own if name not in given and name not in left_out and not name.endswith(_OPTIONAL_SUFFIX)
     ]
-    if names and len(folded) == len(names):
-        what = f"all {len(names)} batch normalisations hold mean 0 and variance 1 (folded or never trained)"
-        raise WeightsError(what, where=where, remedy="use the file as published, with its own statistics")
+    unexpected = [name for name in given if name not in own or name in left_out]
+    reshaped = [name for name in own if name in given and own[name].shape != given[name].shape]
+    if missing or unexpected or reshaped:
+        found = recognise(state)
+        what = (
+            f"the file does not fit {backbone}: it holds {found}; {some_names('missing', missing)}, "
+            f"{some_names('unexpected', unexpected)}, {some_names('of another shape', reshaped)}"
+        )
+        is_other = found in BACKBONES and found != backbone
+        remedy = f"set train.backbone to {found}" if is_other else f"use a file made for {backbone}"
+        raise WeightsError(what, where=where, remedy=remedy)
+    require_finite(given, where)
+    require_statistics(given, where)
+    return given
 
 
-def _read_safetensors(path: Path) -> dict[str, "Tensor"]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def places_of(source: str, backbone: str) -> list[Path]:
+    """List where a published file is looked for: the folder ``weights``, then the torch hub cache."""
+    name = SOURCES[source].files[backbone].name
+    return [WEIGHTS_FOLDER / name, _hub_cache() / name]
 
+
+def _verify_published(choice: WeightsChoice) -> VerifiedWeights:
+    source = SOURCES[choice.source]
+    if choice.backbone not in source.files:
+        what = f"{choice.source} has no file for {choice.backbone}"
+        remedy = f"set train.backbone to {' or '.join(source.files)}, or take another source"
+        raise WeightsError(what, where="train.weights.source", remedy=remedy)
+    if source.dimensions > choice.dimensions:
+        what = f"{choice.source} holds networks for volumes, and this study has images"
+        raise WeightsError(what, where="train.weights.source", remedy="take a source for images, such as imagenet")
+    path = _existing(choice.file) if choice.file else _first_existing(choice.source, choice.backbone)
+    expected = choice.sha256 or source.files[choice.backbone].sha256
+    if not expected:
+        what = f"no digest is published for {choice.source}, so the study has to name it"
+        remedy = f"if the file is the right one, write it into the configuration: sha256: {file_digest(path)}"
+        raise WeightsError(what, where="train.weights.sha256", remedy=remedy)
+    return VerifiedWeights(
+        source=choice.source,
+        path=path,
+        sha256=require_digest(path, expected),
+        licence=choice.licence if source.licence == "not stated" else source.licence,
+        normalisation=source.normalisation,
+        output_classes=source.output_classes,
+        layout=source.layout,
+        epsilon=source.epsilon,
+        dimensions=source.dimensions,
+    )
+
+
+def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
+    """Take a checkpoint of this pipeline; normalisation and licence are those of the first source."""
+    path = _existing(choice.file)
+    digest = require_digest(path, choice.sha256 or "")
+    facts = read_facts(path)
     try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, struct.error, json.JSONDecodeError) as error:
-        what = f"the file is truncated or damaged ({path.stat().st_size} bytes)"
-        raise WeightsError(what, where=path.name, remedy="copy or download it again") from error
+        backbone, classes = str(facts["backbone"]), len(facts["classes"])
+        first, first_digest = str(facts["weights_source"]), str(facts["weights_sha256"])
+        licence = str(facts["weights_licence"])
+        mean, deviation = (tuple(map(float, facts["normalisation"][key])) for key in ("mean", "deviation"))
+    except (KeyError, TypeError, ValueError) as error:
+        what = "the checkpoint does not say what it was made from and how its inputs were normalised"
+        remedy = "train it again with this version"
+        raise WeightsError(what, where=str(path), remedy=remedy) from error
+    if backbone != choice.backbone:
+        what = f"the checkpoint holds {backbone}, and the study asks for {choice.backbone}"
+        raise WeightsError(what, where=str(path), remedy=f"set train.backbone to {backbone}")
+    origin = f"{first} (SHA-256 {first_digest})" if first_digest else first
+    before = str(facts.get("ancestry", ""))
+    return VerifiedWeights(
+        source="run",
+        path=path,
+        sha256=digest,
+        # What was trained by the user from random weights is the user's own.
+        licence=licence or ("own" if first == "random" else "not stated"),
+        normalisation=Normalisation(mean, deviation),
+        output_classes=classes,
+        ancestry=f"{origin}, which started from {before}" if before else origin,
+    )
 
 
 def _existing(path: Path | None) -> Path:
@@ -223,33 +275,23 @@ def _existing(path: Path | None) -> Path:
     return path
 
 
-def _first_existing(candidates: Iterable[Path], url: str) -> Path:
-    looked = list(candidates)
+def _first_existing(source: str, backbone: str) -> Path:
+    looked = places_of(source, backbone)
     for path in looked:
         if path.is_file():
             return path
     what = f"the weights file was found neither as {' nor as '.join(str(path) for path in looked)}"
-    remedy = f"fetch {url} on a connected machine and copy it to {looked[0]}, or set train.weights: random"
+    url = SOURCES[source].files[backbone].url
+    if url:
+        remedy = (
+            f"python -m pipeline weights fetch {source}/{backbone}; without network, fetch {url} on a connected "
+            f"machine and bring it in with python -m pipeline weights import FILE; or set train.weights: random"
+        )
+    else:
+        remedy = f"get it from {SOURCES[source].page} and bring it in with python -m pipeline weights import FILE"
     raise WeightsError(what, where="train.weights", remedy=remedy)
 
 
 def _hub_cache() -> Path:
-    import os
-
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"
     return Path(home) / "hub" / "checkpoints"
-
-
-def _require_digest(path: Path, expected: str) -> str:
-    found = file_digest(path)
-    if not found.startswith(expected):
-        what = f"wrong digest: expected SHA-256 {expected}{'...' if len(expected) < 64 else ''}, found {found}"
-        size = path.stat().st_size
-        remedy = f"the file ({size} bytes) is truncated, altered or another one; copy or download it again"
-        raise WeightsError(what, where=path.name, remedy=remedy)
-    return found
-
-
-def _names(what: str, names: list[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMES_SHOWN]) + (", ..." if len(names) > _MOST_NAMES_SHOWN else "")
-    return f"{len(names)} {what}" + (f" ({shown})" if names else "")

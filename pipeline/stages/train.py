@@ -15,7 +15,8 @@ from pipeline.learning.checkpoints import locked, write_checkpoint
 from pipeline.learning.devices import choose_placement
 from pipeline.learning.finetuning import Recipe
 from pipeline.learning.training import Outcome, Study, train_strategy
-from pipeline.learning.weights import WeightsChoice, file_digest, verify
+from pipeline.learning.weight_files import file_digest
+from pipeline.learning.weights import WeightsChoice, verify
 
 
 def train(
@@ -63,14 +64,15 @@ def train(
         code=fingerprint(__name__),
     )
     place = study.placement
-    say(f"train: fold {fold} on {place.device}, {place.precision}, {threads} threads, weights {weights.source}")
+    started = f"{weights.source} ({weights.ancestry})" if weights.ancestry else weights.source
+    say(f"train: fold {fold} on {place.device}, {place.precision}, {threads} threads, weights {started}")
     with locked(state):
         names = dict.fromkeys((settings.strategy, *settings.compare))
         outcomes = [train_strategy(name, study, weights, state) for name in names]
     write_table(history, EpochLog, [log for outcome in outcomes for log in outcome.history])
     write_table(predictions, Prediction, [row for outcome in outcomes for row in outcome.predictions])
     write_table(training, TrainingSummary, [outcome.summary for outcome in outcomes])
-    _write_network(checkpoint, outcomes[0], seed)
+    _write_network(checkpoint, outcomes[0], seed, weights.ancestry)
 
 
 def _recipe(settings: TrainSettings) -> Recipe:
@@ -87,8 +89,11 @@ def _recipe(settings: TrainSettings) -> Recipe:
     )
 
 
-def _write_network(path: Path, outcome: Outcome, seed: int) -> None:
+def _write_network(path: Path, outcome: Outcome, seed: int, ancestry: str) -> None:
     """Write the weights with what is needed to use them; times stay out, so that equal runs give equal bytes."""
     summary = outcome.summary
     facts = summary.model_dump(mode="json", exclude={"seconds", "software"})
-    write_checkpoint(path, outcome.network.state_dict(), {**facts, "seed": seed})
+    inputs = outcome.normalisation._asdict()
+    is_descendant = summary.weights_source == "run"
+    more = {"seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}
+    write_checkpoint(path, outcome.network.state_dict(), {**facts, **more})

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.learning.backbones import BACKBONES, BLOCKS, block_of, head_of, recognise, replace_head
+from pipeline.learning.backbones import BACKBONES, block_of, head_of, recognise, replace_head
 from tests.learning.plain_resnet import random_state
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def test_names_and_shapes_are_torchvisions(name, bottleneck):
 
 def test_every_parameter_belongs_to_a_block():
     network = BACKBONES["resnet18"].build(2)
-    assert {block_of(name) for name, _ in network.named_parameters()} == set(BLOCKS)
+    assert {block_of(name, "resnet18") for name, _ in network.named_parameters()} == set(BACKBONES["resnet18"].blocks)
 
 
 def test_new_head_is_seeded_and_starts_near_even_odds():

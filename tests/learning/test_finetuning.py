@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.core.errors import TrainingError
 from pipeline.learning import finetuning
 from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BLOCKS, block_of, replace_head
+from pipeline.learning.backbones import BACKBONES, block_of, replace_head
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.criteria import calibrated_loss, validation_auroc
@@ -48,8 +48,10 @@ def recipe(**changes: object) -> Recipe:
     return Recipe(**{**values, **changes})
 
 
-def task(blocks: frozenset[str] = frozenset(BLOCKS), *, is_pretrained: bool = False) -> Task:
-    return Task(strategy="full", fold=0, seed=7, trained_blocks=blocks, is_pretrained=is_pretrained)
+def task(blocks: frozenset[str] = frozenset(BACKBONES["resnet18"].blocks), *, is_pretrained: bool = False) -> Task:
+    return Task(
+        strategy="full", fold=0, seed=7, backbone="resnet18", trained_blocks=blocks, is_pretrained=is_pretrained
+    )
 
 
 def fold_data() -> FoldData:
@@ -137,15 +139,17 @@ def test_frozen_blocks_keep_their_weights_and_statistics(tmp_path):
     fine_tune(trained, fold_data(), recipe(epochs=2), task(frozenset({"layer4", "head"})), StateFolder(tmp_path, "k"))
     for name, value in trained.state_dict().items():
         is_same = torch.equal(value, before[name])
-        assert is_same == (block_of(name) not in {"layer4", "head"}), name
+        assert is_same == (block_of(name, "resnet18") not in {"layer4", "head"}), name
 
 
 @pytest.mark.slow
 def test_modes_follow_the_trained_blocks():
     made = network()
-    set_mode(made, {"layer3"}, keep_statistics=False)
+    set_mode(made, "resnet18", {"layer3"}, keep_statistics=False)
     modes = {name: module.training for name, module in made.named_modules() if name and not any(module.children())}
-    assert {name for name, training in modes.items() if training} == {n for n in modes if block_of(n) == "layer3"}
+    assert {name for name, training in modes.items() if training} == {
+        n for n in modes if block_of(n, "resnet18") == "layer3"
+    }
 
 
 class _KilledError(Exception):

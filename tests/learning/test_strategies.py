@@ -1,27 +1,49 @@
+import re
 from typing import get_args
 
+import pytest
+
 from pipeline.config import StrategyName, TrainSettings, WeightsSettings
-from pipeline.learning.backbones import BACKBONES, BLOCKS
-from pipeline.learning.sources import SOURCES
+from pipeline.learning.backbones import BACKBONES
+from pipeline.learning.sources import SOURCES, entries, entry
 from pipeline.learning.strategies import STRATEGIES
 
 
 def test_the_configuration_names_exactly_the_registered_values():
     assert set(get_args(StrategyName)) == set(STRATEGIES)
     assert set(get_args(TrainSettings.model_fields["backbone"].annotation)) == set(BACKBONES)
-    assert set(get_args(WeightsSettings.model_fields["source"].annotation)) == {*SOURCES, "random", "file"}
+    assert set(get_args(WeightsSettings.model_fields["source"].annotation)) == {
+        *SOURCES,
+        "run",
+        "random",
+        "file",
+    }
 
 
-def test_strategies_train_known_blocks():
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_strategies_train_blocks_from_the_head_backwards(backbone):
+    blocks = BACKBONES[backbone].blocks
     for strategy in STRATEGIES.values():
-        assert strategy.trained_blocks <= set(BLOCKS)
-        assert (strategy.head == "gradient") == ("head" in strategy.trained_blocks)
+        trained = strategy.trained_blocks(blocks)
+        assert trained == set(blocks if strategy.depth is None else blocks[len(blocks) - strategy.depth :])
+        assert (strategy.head == "gradient") == ("head" in trained)
+    assert STRATEGIES["full"]._replace(depth=2).trained_blocks(blocks) == {blocks[-2], "head"}
 
 
-def test_every_source_has_a_file_for_every_backbone_with_the_digest_in_its_name():
-    for source in SOURCES.values():
-        assert set(source.files) == set(BACKBONES)
-        for file in source.files.values():
-            assert file.name.endswith(f"-{file.digest_prefix}.pth")
-            assert len(file.digest_prefix) == 8
-            assert file.url.endswith(file.name)
+def test_imagenet_has_a_file_for_every_backbone_and_sources_name_known_ones():
+    assert set(SOURCES["imagenet"].files) == set(BACKBONES)
+    assert all(set(source.files) <= set(BACKBONES) for source in SOURCES.values())
+
+
+@pytest.mark.parametrize(("source", "backbone"), entries())
+def test_registered_files_can_be_told_apart_and_trusted(source, backbone):
+    facts = SOURCES[source]
+    file = facts.files[backbone]
+    assert re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{8}|", file.sha256)
+    assert bool(file.sha256) == bool(file.url)  # what can be fetched can be checked
+    assert not file.url or file.url.startswith("https://")
+    if "download.pytorch.org" in file.url:
+        assert file.name.endswith(f"-{file.sha256[:8]}.pth")
+        assert file.url.endswith(file.name)
+    assert len(facts.normalisation.mean) == len(facts.normalisation.deviation) == (3 if facts.dimensions == 2 else 1)
+    assert entry(file.name) == entry(f"{source}/{backbone}") == (source, backbone)

@@ -10,7 +10,8 @@ from pipeline.learning import training
 from pipeline.learning.devices import choose_placement
 from pipeline.learning.strategies import STRATEGIES
 from pipeline.learning.training import Outcome, Study, train_strategy
-from pipeline.learning.weights import RANDOM, WeightsChoice, build_network, file_digest, verify
+from pipeline.learning.weight_files import file_digest
+from pipeline.learning.weights import RANDOM, WeightsChoice, build_network, verify
 from tests.learning.plain_resnet import random_state
 from tests.learning.test_finetuning import recipe
 

@@ -8,14 +8,13 @@ from safetensors.torch import save_file
 
 from pipeline.core.errors import WeightsError
 from pipeline.learning.backbones import BACKBONES
+from pipeline.learning.weight_files import file_digest, read_state
 from pipeline.learning.weights import (
     RANDOM,
     VerifiedWeights,
     WeightsChoice,
     build_network,
-    file_digest,
     load_strictly,
-    read_state,
     verify,
 )
 from tests.learning.plain_resnet import forward, random_state
