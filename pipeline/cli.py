@@ -44,6 +44,7 @@ OTHER_VERBS = {
     "triage": ("pipeline.inventory", "take_inventory"),
     "wrap": ("pipeline.wrap", "wrap_files"),
     "export": ("pipeline.export", "export_volumes"),
+    "weights": ("pipeline.weights", "tend_weights"),
 }
 EXIT_USER_ERROR = 2
 EXIT_BUG = 1
@@ -132,7 +133,8 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], 
             choices = get_args(kind)
             parser.add_argument(flag, choices=choices, required=required, default=option.default, help=note)
         elif option.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            parser.add_argument(option.name, type=kind, metavar=option.name.upper(), help=note)
+            count = {} if required else {"nargs": "?", "default": option.default}
+            parser.add_argument(option.name, type=kind, **count, metavar=option.name.upper(), help=note)
         else:
             parser.add_argument(
                 flag, type=kind, required=required, default=option.default, metavar=kind.__name__, help=note

@@ -25,6 +25,7 @@ FLOORS = {
     "inventory": 4,
     "wrap": 4,
     "export": 4,
+    "weights": 4,
     "cli": 5,
     "__main__": 6,
 }
