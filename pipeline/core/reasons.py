@@ -96,6 +96,9 @@ REASONS: dict[str, Reason] = {
         "Correct Pixel Spacing or Pixel Aspect Ratio.",
     ),
     "CHECK_FAILED": Reason("A quality check could not be completed; the series is left out.", "Look at the image."),
+    "COLOUR_TO_GREY": Reason(
+        "The picture was in colour; its luminance (ITU-R BT.601) was used.", "Nothing, if colour does not matter."
+    ),
     # preprocess: series, images
     "PREPROCESSING_FAILED": Reason("The image could not be brought to its standard form.", "Look at the image."),
     "GEOMETRY_PROVED": Reason(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     ExplicitVRBigEndian,
     JPEGExtended12Bit,
@@ -16,6 +17,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from pipeline.dicom.colour import SUBSAMPLED, luminance, palette_luminance
 from pipeline.dicom.files import FileFault, Source
 from pipeline.dicom.modality import Stored, narrow_values, stored_values
 from pipeline.dicom.pixel_format import (
@@ -63,16 +65,20 @@ def stored_pixels(source: Source, dataset: Dataset, largest_bytes: int) -> tuple
     Raises
     ------
     FileFault
-        With the reason why it cannot be decoded. Decoders may raise nearly anything else.
+        With the reason why it cannot be decoded; ``UNSUPPORTED_IMAGE`` for colours too. Decoders may raise nearly
+        anything else.
     """
     form, stored = narrow_pixels(source, dataset, largest_bytes)
+    if form.is_colour:
+        raise FileFault("UNSUPPORTED_IMAGE")
     return form, stored.astype(np.int32)
 
 
 def narrow_pixels(source: Source, dataset: Dataset, largest_bytes: int) -> tuple[PixelFormat, Stored]:
     """Check and decode as `stored_pixels` does; the values come in words as narrow as those of the file.
 
-    Native pixels whose words hold nothing else are not copied: the array may be read only.
+    Of a picture in colour they are its luminance, within `PixelFormat.grey_range`. Native pixels whose words hold
+    nothing else are not copied: the array may be read only.
     """
     form = pixel_format(dataset, largest_bytes)
     if form.frames != 1:
@@ -84,9 +90,13 @@ def narrow_pixels(source: Source, dataset: Dataset, largest_bytes: int) -> tuple
     encoded = source.value(element.start, element.length)
     if len(encoded) != element.length:
         raise FileFault("TRUNCATED_FILE")
+    if form.samples > 1:
+        return form, luminance(_colours(bytes(encoded), form, element, source))
     if source.transfer_syntax_uid in NATIVE:
-        return form, _native(encoded, form, element, source)
-    return form, _decoded(bytes(encoded), form, source)
+        stored = _native(encoded, form, element, source)
+    else:
+        stored = _decoded(bytes(encoded), form, source)
+    return form, palette_luminance(dataset, stored, source.is_little_endian) if form.palette_bits else stored
 
 
 def _native(encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, source: Source) -> Stored:
@@ -118,6 +128,19 @@ def _decoded(encoded: bytes, form: PixelFormat, source: Source) -> NDArray[np.in
     return stored
 
 
+def _colours(encoded: bytes, form: PixelFormat, element: PixelElement, source: Source) -> NDArray[np.uint8]:
+    """Decode red, green and blue, shape (rows, columns, 3); pydicom knows where other colours are to be converted."""
+    if source.transfer_syntax_uid in _BY_IMAGECODECS:
+        plain = _decoded_by_imagecodecs(encoded, source.transfer_syntax_uid)
+        if form.photometric_interpretation in {"YBR_FULL", SUBSAMPLED} and plain.max() >> 8 == 0:
+            plain = convert_color_space(plain.astype(np.uint8), "YBR_FULL", "RGB")
+    else:
+        plain = _decoded_by_pydicom(encoded, form, source, representation=element.representation)
+    if plain.shape != (form.rows, form.columns, form.samples) or plain.min() < 0 or plain.max() >> 8:
+        raise FileFault("UNDECODABLE_PIXELS")
+    return plain.astype(np.uint8)
+
+
 def _decoded_by_imagecodecs(encoded: bytes, transfer_syntax_uid: str) -> NDArray[Any]:
     """Decode one frame of JPEG-LS, or of JPEG with more than 8 bits: lossless (process 14) or extended (process 4)."""
     import imagecodecs
@@ -131,19 +154,23 @@ def _decoded_by_imagecodecs(encoded: bytes, transfer_syntax_uid: str) -> NDArray
     return np.asarray(imagecodecs.jpegsof3_decode(codestream)).astype(np.int32)
 
 
-def _decoded_by_pydicom(encoded: bytes, form: PixelFormat, source: Source) -> NDArray[Any]:
+def _decoded_by_pydicom(
+    encoded: bytes, form: PixelFormat, source: Source, *, representation: str = "OB"
+) -> NDArray[Any]:
     options: dict[str, Any] = {
         "rows": form.rows,
         "columns": form.columns,
         "number_of_frames": 1,
-        "samples_per_pixel": 1,
+        "samples_per_pixel": form.samples,
+        "planar_configuration": form.planar_configuration or 0,
         "bits_allocated": form.bits_allocated,
         "bits_stored": form.bits_stored,
         "pixel_representation": int(form.is_signed),
         "photometric_interpretation": form.photometric_interpretation,
         "pixel_keyword": "PixelData",
+        "pixel_vr": representation or "OW",
     }
     decoder = get_decoder(source.transfer_syntax_uid)
     plugin = _PREFERRED_PLUGIN if _PREFERRED_PLUGIN in decoder.available_plugins else ""
-    plain, _ = decoder.as_array(encoded, index=0, raw=True, decoding_plugin=plugin, **options)
+    plain, _ = decoder.as_array(encoded, index=0, raw=form.samples == 1, decoding_plugin=plugin, **options)
     return plain

@@ -20,12 +20,13 @@ from pydicom.uid import (
 )
 
 from pipeline.dicom import elements
+from pipeline.dicom.colour import COLOURS, PALETTE, PALETTE_KEYWORDS, SUBSAMPLED, palette_bits
 from pipeline.dicom.files import PIXEL_DATA, FileFault, Source
 from pipeline.dicom.walker import Element, as_header
 
 PIXEL_FORMAT_KEYWORDS = (
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
-    "BitsStored", "HighBit", "PixelRepresentation",
+    "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", *PALETTE_KEYWORDS,
 )  # fmt: skip
 GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 NATIVE = frozenset(
@@ -49,7 +50,16 @@ _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """Grey frames of one size, and how their values are stored (PS3.3, section C.7.6.3)."""
+    """Frames of one size, and how their values are stored (PS3.3, section C.7.6.3).
+
+    Attributes
+    ----------
+    planar_configuration
+        0 if the three samples of a pixel follow one another, 1 if each has a plane of its own; None if there is one
+        sample, or if the file does not say.
+    palette_bits
+        Of the entries of the palette: 8 or 16; 0 if there is none.
+    """
 
     rows: int
     columns: int
@@ -58,11 +68,19 @@ class PixelFormat:
     is_signed: bool
     photometric_interpretation: str
     frames: int = 1
+    samples: int = 1
+    planar_configuration: int | None = None
+    palette_bits: int = 0
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the picture is in colour, be it that of a palette."""
+        return self.photometric_interpretation not in GREY
 
     @property
     def frame_bytes(self) -> int:
         """Length of the decoded pixels of one frame."""
-        return self.rows * self.columns * self.bits_allocated // 8
+        return self.rows * self.columns * self.samples * self.bits_allocated // 8
 
     @property
     def size_bytes(self) -> int:
@@ -74,6 +92,11 @@ class PixelFormat:
         """Lowest and highest value that the stored bits can hold."""
         low = -(1 << (self.bits_stored - 1)) if self.is_signed else 0
         return low, low + (1 << self.bits_stored) - 1
+
+    @property
+    def grey_range(self) -> tuple[int, int]:
+        """Lowest and highest value of the grey picture before its modality transformation: of colours, luminance."""
+        return (0, (1 << (self.palette_bits or 8)) - 1) if self.is_colour else self.stored_range
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,7 @@ def pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
     ------
     FileFault
         ``BAD_DIMENSIONS`` if a dimension is missing, zero or more than `largest_bytes` when decoded;
-        ``UNSUPPORTED_IMAGE`` if it does not hold grey frames of 8 or 16 bits.
+        ``UNSUPPORTED_IMAGE`` if it does not hold grey frames of 8 or 16 bits, colours of 8, or those of a palette.
     """
     if header := as_header(dataset):
         return _known_format(tuple(map(header.get, PIXEL_FORMAT_KEYWORDS)), largest_bytes)
@@ -137,18 +160,26 @@ def _pixel_format(dataset: Dataset, largest_bytes: int) -> PixelFormat:
     high_bit = elements.integer(dataset, "HighBit")
     sign = elements.integer(dataset, "PixelRepresentation")
     photometric = elements.text(dataset, "PhotometricInterpretation")
+    planar = elements.integer(dataset, "PlanarConfiguration") if samples > 1 else None
     is_supported = (
-        samples == 1
-        and photometric in GREY
-        and allocated in {8, 16}
+        allocated in {8, 16}
         and stored is not None
         and 1 < stored <= allocated
         and high_bit in {None, stored - 1}
         and sign in {0, 1}
+        and planar in {None, 0, 1}
     )
+    if photometric in COLOURS:
+        is_supported = is_supported and (samples, allocated, stored, sign) == (3, 8, 8, 0)
+    else:
+        is_supported = is_supported and samples == 1 and (photometric in GREY or (photometric, sign) == (PALETTE, 0))
     if not is_supported:
         raise FileFault("UNSUPPORTED_IMAGE")
-    return PixelFormat(rows, columns, allocated or 0, stored or 0, sign == 1, photometric, frames)
+    bits = palette_bits(dataset) if photometric == PALETTE else 0
+    is_signed = sign == 1
+    return PixelFormat(
+        rows, columns, allocated or 0, stored or 0, is_signed, photometric, frames, samples, planar, bits
+    )
 
 
 def pixel_element(source: Source) -> PixelElement:
@@ -186,32 +217,45 @@ def check_pixel_data(source: Source, found: PixelElement, expected: PixelFormat)
     Raises
     ------
     FileFault
-        ``BAD_DIMENSIONS`` if they disagree; ``UNREADABLE_HEADER`` if the transfer syntax and the way the data
+        ``BAD_DIMENSIONS`` if they disagree; ``UNSUPPORTED_IMAGE`` if colours are native and it is not known how they
+        are laid out; ``UNREADABLE_HEADER`` if the transfer syntax and the way the data
         are packed do; ``TRUNCATED_FILE`` if a codestream breaks off inside of complete fragments.
     """
     syntax = source.transfer_syntax_uid
     if found.is_encapsulated == (syntax in NATIVE):
         raise FileFault("UNREADABLE_HEADER")
     if not found.is_encapsulated:
-        if found.length not in {expected.size_bytes, expected.size_bytes + expected.size_bytes % 2}:
-            raise FileFault("BAD_DIMENSIONS")
+        _check_native_length(found, expected)
         return
     if found.fragments < expected.frames:
         raise FileFault("TRUNCATED_FILE")
     if syntax == RLELossless:
+        lines = expected.frames * expected.rows * expected.samples
         # A run costs at most one byte more for every 128 (PS3.5, G.3.1); the header has 64 bytes.
-        if found.fragments_bytes > expected.size_bytes * 129 // 128 + expected.frames * (expected.rows * 4 + 128):
+        if found.fragments_bytes > expected.size_bytes * 129 // 128 + lines * 4 + expected.frames * 128:
             raise FileFault("BAD_DIMENSIONS")
         return
     start, length = found.first_fragment
     source.body.seek(start)
     head = source.body.read(min(length, _CODESTREAM_HEAD_BYTES))
-    if codestream_size(head, syntax) != (expected.rows, expected.columns, 1):
+    if codestream_size(head, syntax) != (expected.rows, expected.columns, expected.samples):
         raise FileFault("BAD_DIMENSIONS")
     # Decoders fill up what is missing without a word; a codestream that is whole ends with its end marker.
     source.body.seek(max(found.start, found.start + found.length - _CODESTREAM_TAIL_BYTES))
     if not source.body.read(_CODESTREAM_TAIL_BYTES).rstrip(_PADDING).endswith(_END_OF_CODESTREAM):
         raise FileFault("TRUNCATED_FILE")
+
+
+def _check_native_length(found: PixelElement, expected: PixelFormat) -> None:
+    length = expected.size_bytes
+    if expected.samples > 1 and expected.planar_configuration is None:
+        raise FileFault("UNSUPPORTED_IMAGE")
+    if expected.photometric_interpretation == SUBSAMPLED:  # two pixels share their colour (PS3.3, C.7.6.3.1.2)
+        if expected.columns % 2 or expected.frames != 1 or expected.planar_configuration != 0:
+            raise FileFault("UNSUPPORTED_IMAGE")
+        length = length * 2 // 3
+    if found.length not in {length, length + length % 2}:
+        raise FileFault("BAD_DIMENSIONS")
 
 
 def codestream_size(head: bytes, transfer_syntax_uid: str) -> tuple[int, int, int] | None:

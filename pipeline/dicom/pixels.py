@@ -53,7 +53,7 @@ class PixelReadError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class PixelData:
-    """One grey image in modality values.
+    """One grey image in modality values; of a picture in colour, its luminance.
 
     Attributes
     ----------
@@ -81,6 +81,9 @@ class PixelData:
         Of a slice (LPS); None where the file has none.
     view_position
         As the file gives it.
+    was_colour
+        Whether the picture was in colour; then the values have neither unit nor window (PS3.3, C.11.1 and C.11.2 are
+        about grey pictures).
     """
 
     values: Values
@@ -97,10 +100,11 @@ class PixelData:
     image_position_mm: tuple[float, float, float] | None
     image_orientation: tuple[float, float, float, float, float, float] | None
     view_position: str
+    was_colour: bool = False
 
 
 def read_pixels(path: Path, *, largest_bytes: int = LARGEST_PIXEL_BYTES) -> PixelData:
-    """Read one single-frame grey DICOM file into modality values.
+    """Read one single-frame DICOM file into modality values, or into luminance if it is in colour.
 
     Everything is checked by arithmetic before anything is decoded. Bits above BitsStored are not trusted:
     stored values are masked, and extended by their sign (PS3.5, section 8.1.1).
@@ -148,7 +152,7 @@ def _read(source: Source, largest_bytes: int) -> PixelData:
     else:
         facts = _facts(dataset, form, source.is_little_endian)
     centre, width = (elements.first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
-    has_window = centre is not None and width is not None and width > 0
+    has_window = centre is not None and width is not None and width > 0 and not form.is_colour
     return PixelData(
         values=facts.modality.of_pixels(stored),
         window_centre=centre if has_window else None,
@@ -167,9 +171,9 @@ def _known_facts(found: tuple[Element | None, ...], form: PixelFormat) -> _Facts
 
 def _facts(dataset: Dataset, form: PixelFormat, is_little_endian: bool) -> _Facts:
     # The ends of the stored range and the padding marks go through the same transformation as the pixels.
-    marks = padding_marks(dataset, form, is_little_endian)
-    modality = modality_of(dataset, form, is_little_endian)
-    first, last, *padding = modality.of_numbers((*form.stored_range, *marks))
+    marks = () if form.is_colour else padding_marks(dataset, form, is_little_endian)
+    modality = Modality("", form.grey_range) if form.is_colour else modality_of(dataset, form, is_little_endian)
+    first, last, *padding = modality.of_numbers((*form.grey_range, *marks))
     spacing, spacing_source = _spacing(dataset)
     shared = {
         "is_monochrome1": form.photometric_interpretation == "MONOCHROME1",
@@ -182,6 +186,7 @@ def _facts(dataset: Dataset, form: PixelFormat, is_little_endian: bool) -> _Fact
         "pixel_aspect_ratio": None if spacing else elements.positive_pair(dataset, "PixelAspectRatio"),
         "image_orientation": elements.cosines(dataset, "ImageOrientationPatient"),
         "view_position": elements.text(dataset, "ViewPosition"),
+        "was_colour": form.is_colour,
     }
     return _Facts(modality, shared)
 

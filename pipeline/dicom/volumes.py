@@ -25,7 +25,7 @@ def slices_geometry(slices: Sequence[PixelData]) -> StackGeometry | str:
     """Prove that slices which were read form a volume, or give the reason code why they do not."""
     if len(slices) < FEWEST_SLICES:
         return "TOO_FEW_SLICES"
-    if len({(one.values.shape, one.unit, one.is_monochrome1) for one in slices}) > 1:
+    if len({(one.values.shape, one.unit, one.is_monochrome1, one.was_colour) for one in slices}) > 1:
         return "MIXED_SERIES"
     places = [(one.image_position_mm, one.image_orientation, one.pixel_spacing_mm) for one in slices]
     positions, orientations, spacings = (

@@ -103,7 +103,7 @@ def _check_image(path: Path, limits: Limits) -> list[Shortcoming]:
     return (
         check_matrix(pixels.values.shape, limits)
         or check_pixel_shape(pixels.pixel_spacing_mm or pixels.pixel_aspect_ratio)
-        or check_values([_picture(pixels)], limits)
+        or _colour(pixels) + check_values([_picture(pixels)], limits)
     )
 
 
@@ -119,7 +119,12 @@ def _check_volume(paths: Sequence[Path], limits: Limits, min_slices: int) -> lis
     if isinstance(geometry, str):
         return [Shortcoming(geometry, "excluded")]
     tilt = [Shortcoming("TILTED_GANTRY", "noted", geometry.tilt_degrees)] if geometry.tilt_degrees else []
-    return check_matrix(slices[0].values.shape, limits) or tilt + check_values(map(_picture, slices), limits)
+    remarks = tilt + _colour(slices[0])
+    return check_matrix(slices[0].values.shape, limits) or remarks + check_values(map(_picture, slices), limits)
+
+
+def _colour(pixels: PixelData) -> list[Shortcoming]:
+    return [Shortcoming("COLOUR_TO_GREY", "noted")] if pixels.was_colour else []
 
 
 def _picture(pixels: PixelData) -> NDArray[Any]:
