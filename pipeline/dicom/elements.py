@@ -22,6 +22,9 @@ _NO_NUMBERS = (bytes, bool)
 
 def text(dataset: Dataset, keyword: str | int) -> str:
     """Give a text value without padding; several values are joined by a backslash."""
+    found = _values(dataset, keyword)
+    if len(found) == 1 and type(found[0]) is str:  # the most frequent by far
+        return found[0].strip(" \0\\")
     values = texts(dataset, keyword)
     return "\\".join(values).strip(" \0\\") if values else ""
 
