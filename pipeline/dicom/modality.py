@@ -125,9 +125,18 @@ class Modality:
             return values
         return [float(np.float32(value)) for value in values]
 
-    def of_pixels(self, stored: Stored) -> Values:
+    def of_pixels(self, stored: Stored, *, in_place: bool = False) -> Values:
         """Transform stored values of any shape (not empty); they lie within the stored range.
 
+        Parameters
+        ----------
+        stored
+            Stored values of 8, 16 or 32 bits.
+        in_place
+            Whether nobody needs them any more: the results may take their place in memory.
+
+        Notes
+        -----
         Whole numbers are computed in the narrowest type that holds the results: both operations go round at its
         ends, so that what is in between may overflow, and the result is exact.
         """
@@ -137,7 +146,7 @@ class Modality:
         if self.is_whole:
             kind = self._whole_type(stored)
             if kind is not None:
-                return self._whole_values(stored, kind)
+                return self._whole_values(stored, kind, in_place=in_place)
         values = stored.astype(np.float64)
         values *= self.slope
         values += self.intercept
@@ -150,13 +159,16 @@ class Modality:
             possible = [int(end) * self.slope + self.intercept for end in (stored.min(), stored.max())]
         return next((kind for kind in (_INT16, _INT32) if kind.holds(possible)), None)
 
-    def _whole_values(self, stored: Stored, kind: _Whole) -> Values:
+    def _whole_values(self, stored: Stored, kind: _Whole, *, in_place: bool) -> Values:
         size = kind.unsigned.itemsize
         is_as_wide = stored.dtype.itemsize == size
         words = stored.view(kind.unsigned) if is_as_wide else stored.astype(kind.unsigned)
+        is_ours = not is_as_wide or (in_place and stored.flags.writeable)
         for factor, neutral, operation in ((self.slope, 1, np.multiply), (self.intercept, 0, np.add)):
             if factor != neutral:
-                words = operation(words, kind.unsigned.type(int(factor) % (1 << 8 * size)))
+                operand = kind.unsigned.type(int(factor) % (1 << 8 * size))
+                words = operation(words, operand, out=words if is_ours else None)
+                is_ours = True
         values: Values = words.view(kind.signed)
         return values
 

@@ -154,7 +154,7 @@ def _read(source: Source, largest_bytes: int) -> PixelData:
     centre, width = (elements.first_number(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
     has_window = centre is not None and width is not None and width > 0 and not form.is_colour
     return PixelData(
-        values=facts.modality.of_pixels(stored),
+        values=facts.modality.of_pixels(stored, in_place=True),
         window_centre=centre if has_window else None,
         window_width=width if has_window else None,
         image_position_mm=elements.triple(dataset, "ImagePositionPatient"),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from pipeline.dicom.files import FileFault
-from pipeline.dicom.modality import modality_of, narrow_values, padding_marks, stored_values
+from pipeline.dicom.modality import Modality, modality_of, narrow_values, padding_marks, stored_values
 from pipeline.dicom.pixel_format import PixelFormat
 
 formats = st.builds(
@@ -75,6 +75,19 @@ def test_fast_and_plain_arithmetic_agree(form, slope, intercept, data):
         values, _ = rescaled(stored, form=form, dtype=dtype, **factors)
         assert values.dtype == expected.dtype
         np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
+def test_stored_values_are_overwritten_only_where_nobody_needs_them(dtype):
+    modality = Modality("", (0, 255), slope=-2.0, intercept=-1024.0)
+    stored = np.arange(5, dtype=dtype)
+    kept = stored.copy()
+    expected = [-1024, -1026, -1028, -1030, -1032]
+    assert modality.of_pixels(stored).tolist() == expected
+    np.testing.assert_array_equal(stored, kept)
+    stored.flags.writeable = False
+    assert modality.of_pixels(stored, in_place=True).tolist() == expected
+    assert modality.of_pixels(kept, in_place=True).tolist() == expected
 
 
 @given(formats, numbers.filter(bool), numbers)
