@@ -235,6 +235,7 @@ class Image(Record):
     source_columns: int
     source_slices: int = 1
     pixel_spacing_mm: Pair | None = None  # of the source, between rows and between columns
+    pixel_spacing_source: str = ""  # the attribute that it comes from; "/magnification" if divided by that factor
     was_inverted: bool = False  # MONOCHROME1 turned into MONOCHROME2; never for volumes, which keep their unit
     intensity_low: float  # modality value mapped to the lowest stored value
     intensity_high: float  # modality value mapped to the highest stored value; the smaller one if inverted

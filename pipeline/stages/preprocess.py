@@ -248,6 +248,7 @@ def _record(series: Series, pixels: PixelData, **own: Any) -> Image:
         "source_rows": rows,
         "source_columns": columns,
         "pixel_spacing_mm": pixels.pixel_spacing_mm,
+        "pixel_spacing_source": pixels.pixel_spacing_source,
     }
     return Image.model_validate({**facts, **own})
 

@@ -82,6 +82,7 @@ def test_the_record_says_how_the_values_came_to_be(study):
     assert (image.image_id, image.sop_uid, image.series_uid) == (f"{series.series_uid}.1",) * 2 + (series.series_uid,)
     assert (image.row, image.source_rows, image.source_columns, image.source_slices) == (0, 80, 100, 1)
     assert (image.pixel_spacing_mm, image.view_position, image.volume_file) == ((0.2, 0.2), "LL", "")
+    assert image.pixel_spacing_source == "ImagerPixelSpacing"
     assert (image.patient, image.site, image.patient_sex, image.patient_age_years) == ("P1", "site-1", "F", 50)
     assert (image.intensity_low, image.intensity_high) == pytest.approx((low, high), rel=1e-6)
     assert not image.was_inverted
