@@ -44,18 +44,17 @@ def to_one_channel(network: "nn.Module", normalisation: Normalisation | None = N
         parts = [(weight / deviation).sum(dim=1), -(weight * mean / deviation).sum(dim=1)]
     base: Any = type(old)
     kind = base if normalisation is None else _with_inside(base)
-    new = kind(
-        len(parts),
-        old.out_channels,
-        old.kernel_size,
-        stride=old.stride,
-        padding=old.padding,
-        bias=old.bias is not None,
-    ).to(old.weight)
-    with torch.no_grad():
-        new.weight.copy_(torch.stack(parts, dim=1))
-        if old.bias is not None:
-            new.bias.copy_(old.bias)
+    with torch.device("meta"):  # its values come from the old one
+        new = kind(
+            len(parts),
+            old.out_channels,
+            old.kernel_size,
+            stride=old.stride,
+            padding=old.padding,
+            bias=old.bias is not None,
+        )
+    new.weight = torch.nn.Parameter(torch.stack(parts, dim=1).to(old.weight))
+    new.bias = old.bias
     network.set_submodule(name, new.train(old.training))
 
 

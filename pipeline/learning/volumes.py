@@ -160,7 +160,7 @@ def inflate(
             channels=flat["conv1.weight"].shape[1],
             stem_depth=stem_depth,
             stem_stride=stem_stride,
-        )
+        ).to(flat["conv1.weight"])
     own = volume.state_dict()
     spread = {name: value if value.ndim < 4 else _spread(value, own[name], manner) for name, value in flat.items()}
     volume.load_state_dict(spread, strict=True)
@@ -171,6 +171,7 @@ def inflate(
 
 def repeat_end_slices(network: "nn.Module") -> None:
     """Let every 3D convolution take slices beyond the ends to be the end slices; names and weights stay."""
+    import torch
     from torch import nn
 
     found = [(name, module) for name, module in network.named_modules() if type(module) is nn.Conv3d]
@@ -178,16 +179,17 @@ def repeat_end_slices(network: "nn.Module") -> None:
         if old.padding[0] == 0:
             continue
         kind: Any = _depth_padded_class()
-        new = kind(
-            old.in_channels,
-            old.out_channels,
-            old.kernel_size,
-            stride=old.stride,
-            padding=old.padding,
-            bias=old.bias is not None,
-        )
-        new.load_state_dict(old.state_dict())
-        network.set_submodule(name, new.to(old.weight))
+        with torch.device("meta"):  # its values come from the old one
+            new = kind(
+                old.in_channels,
+                old.out_channels,
+                old.kernel_size,
+                stride=old.stride,
+                padding=old.padding,
+                bias=old.bias is not None,
+            )
+        new.weight, new.bias = old.weight, old.bias
+        network.set_submodule(name, new)
 
 
 def _spread(flat: "Tensor", like: "Tensor", manner: Inflation) -> "Tensor":
