@@ -16,6 +16,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,16 +71,24 @@ def _phantoms(folder: Path) -> Path:
 def _compare(folder: Path, work: Path, threads: int) -> None:
     """Run ours and dcm2niix in turns on one folder."""
     entries = _scanned(folder, threads)
-    print(f"\n{folder.name}: {entries.entries} files, {len(entries.instances)} of them images of one frame")
+    print(f"\n{folder.name}: {entries.entries} files, {len(entries.instances)} of them images")
+    slices = _only_slices(folder, entries.instances, work)
+    listed = _series(slices, _scanned(slices, threads).instances)
     ways: dict[str, Callable[[Path], object]] = {
         "scan, ours": lambda _: _scanned(folder, threads),
         "scan, dcm2niix -b o": lambda out: _dcm2niix(folder, out, "-b", "o"),
-        "convert, ours": lambda out: _convert(folder, out, threads, packed=False),
-        "convert, dcm2niix -z n": lambda out: _dcm2niix(folder, out, "-b", "n", "-z", "n"),
-        "compressed, ours": lambda out: _convert(folder, out, threads, packed=True),
-        "compressed, dcm2niix -z i": lambda out: _dcm2niix(folder, out, "-b", "n", "-z", "i"),
+        "convert, ours": lambda out: _convert(slices, out, threads, packed=False),
+        "convert, dcm2niix -z n": lambda out: _dcm2niix(slices, out, "-b", "n", "-z", "n"),
+        "convert, SimpleITK": lambda out: _simpleitk(listed, out),
+        "compressed, ours": lambda out: _convert(slices, out, threads, packed=True),
+        "compressed, dcm2niix -z i": lambda out: _dcm2niix(slices, out, "-b", "n", "-z", "i"),
     }
-    if not _series(folder, entries.instances):
+    if find_spec("SimpleITK") is None:
+        print("SimpleITK is not installed")
+        del ways["convert, SimpleITK"]
+    else:
+        print("SimpleITK is told which files form a series; the others find out for themselves")
+    if not listed:
         print("no slices, so no volumes: the conversion is not compared")
         ways = {name: way for name, way in ways.items() if name.startswith("scan")}
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -109,6 +119,30 @@ def _dcm2niix(folder: Path, out: Path, *options: str) -> None:
     command = [str(program), *options, "-f", "%s_%p_%t", "-o", str(out), str(folder)]
     # It returns 1 for a folder with any file that it cannot convert.
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _only_slices(folder: Path, instances: Sequence[Instance], work: Path) -> Path:
+    """Give a folder without files that hold several slices: ours stacks those after de-identification only."""
+    if not any(isinstance(one, MultiFrameInstance) for one in instances):
+        return folder
+    print("conversion is compared on the files of one slice each")
+    target = work / f"{folder.name} of single slices"
+    for paths in _series(folder, instances):
+        for path in paths:
+            copy = target / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return target
+
+
+def _simpleitk(series: Sequence[Sequence[Path]], out: Path) -> None:
+    import SimpleITK
+
+    for number, paths in enumerate(series):
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetFileNames([str(path) for path in paths])
+        with suppress(RuntimeError):  # slices of several sizes
+            SimpleITK.WriteImage(reader.Execute(), str(out / f"{number}.nii"))
 
 
 def _series(folder: Path, instances: Sequence[Instance]) -> list[list[Path]]:

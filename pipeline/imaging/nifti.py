@@ -73,19 +73,20 @@ def compress(source: Path, target: Path) -> None:
     ArtefactError
         If one of the two cannot be read or written.
     """
-    from isal import igzip_threaded
+    from isal import igzip, igzip_threaded
 
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     try:
-        with (
-            source.open("rb") as plain,
-            replacing(target) as temporary,
-            temporary.open("wb") as raw,
-            igzip_threaded.open(  # type: ignore[no-untyped-call]
+        with source.open("rb") as plain, replacing(target) as temporary, temporary.open("wb") as raw:
+            first = plain.read(_COPY_BYTES)
+            if len(first) < _COPY_BYTES:  # all of it; threads would cost more than they save
+                raw.write(igzip.compress(first, _ISAL_LEVEL, mtime=0))
+                return
+            with igzip_threaded.open(  # type: ignore[no-untyped-call]
                 raw, "wb", compresslevel=_ISAL_LEVEL, threads=threads, block_size=_COPY_BYTES
-            ) as packed,
-        ):
-            shutil.copyfileobj(plain, packed, _COPY_BYTES)
+            ) as packed:
+                packed.write(first)
+                shutil.copyfileobj(plain, packed, _COPY_BYTES)
     except OSError as error:
         what = f"cannot compress the volume ({error.strerror})"
         raise ArtefactError(what, where=str(target), remedy="check the free space and the permissions") from error

@@ -97,9 +97,10 @@ def test_a_damaged_file_is_an_error(tmp_path, damage):
         read_volume(path)
 
 
-def test_compressed_bytes_do_not_depend_on_time_or_processors(tmp_path, monkeypatch):
+@pytest.mark.parametrize("length", [0, 1000, (1 << 20) - 1, 1 << 20, 5_000_000])
+def test_compressed_bytes_do_not_depend_on_time_or_processors(tmp_path, monkeypatch, length):
     source = tmp_path / "plain.nii"
-    source.write_bytes(np.random.default_rng(1).integers(0, 50, 5_000_000, dtype=np.uint8).tobytes())
+    source.write_bytes(np.random.default_rng(1).integers(0, 50, length, dtype=np.uint8).tobytes())
     found = set()
     for count in (1, 2, 3, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=count: set(range(count)))
