@@ -19,6 +19,7 @@ from pipeline.config import DEFAULT_FILE, Config, load
 from pipeline.core.errors import ConfigError
 from pipeline.core.provenance import PACKAGE_FOLDER, available_cores
 from pipeline.dicom.archives import folder_of
+from pipeline.learning.sources import SOURCES
 from pipeline.prerequisites import OUTPUT_FOLDERS, source_problems, table_problems, weights_problems
 
 DISTRIBUTION = "imaging-transfer"
@@ -136,8 +137,9 @@ def _inputs(config: Config) -> Iterator[Check]:
         yield Check("ok", "label.table", str(config.label.table))
     if not weights:
         name = config.train.weights.source
-        found = "random: nothing is transferred" if name == "random" else f"{name}, digest as expected"
-        yield Check("ok", "train.weights", found)
+        is_pinned = name in SOURCES or config.train.weights.sha256 is not None
+        found = f"{name}, digest as expected" if is_pinned else f"{name}, found; no digest was asked for"
+        yield Check("ok", "train.weights", "random: nothing is transferred" if name == "random" else found)
 
 
 def _first_file(source: Path) -> Check:

@@ -1,5 +1,7 @@
 """The doctor: says what is missing and how to mend it, and prints no identifier."""
 
+import json
+import struct
 import sys
 import types
 from pathlib import Path
@@ -64,6 +66,23 @@ def test_what_is_missing_is_told_with_a_remedy(place, capfd):
     for key in ("ingest.source", "label.table", "train.weights"):
         assert f"bad   {key}" in printed
     assert printed.endswith("\n3 to mend before a study can run\n")
+
+
+def test_a_checkpoint_of_another_study_is_found(place, capfd):
+    facts = {
+        "backbone": "resnet18",
+        "classes": ["a", "b"],
+        "weights_source": "random",
+        "weights_sha256": "",
+        "weights_licence": "",
+        "normalisation": {"mean": [0.5] * 3, "deviation": [0.5] * 3},
+    }
+    header = json.dumps({"__metadata__": {"facts": json.dumps(facts)}}).encode()
+    (place / "other.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    text = (place / "study.yaml").read_text(encoding="utf-8")
+    (place / "study.yaml").write_text(text.replace("random", "{source: run, file: other.safetensors}"))
+    assert main(["doctor", "--configfile", "study.yaml"]) == 0
+    assert "run, found; no digest was asked for" in capfd.readouterr().out
 
 
 def test_a_bad_configuration_is_told_with_its_lines(place, capfd):

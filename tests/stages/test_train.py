@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import TrainSettings
+from pipeline.config import TrainSettings, WeightsSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import LeakageError, TrainingError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.learning.checkpoints import locked, read_checkpoint
+from pipeline.learning.weight_files import file_digest
 from pipeline.stages.train import train
 
 pytestmark = pytest.mark.slow
@@ -95,6 +96,23 @@ def test_a_fold_writes_everything_about_every_strategy(tmp_path):
     assert saved.facts["strategy"] == "full"
     assert saved.facts["classes"] == list(CLASSES)
     assert saved.tensors["fc.weight"].shape == (2, 512)
+    assert saved.facts["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_a_checkpoint_is_a_source_for_the_next_task(tmp_path, capfd):
+    inputs, first, second = make_inputs(tmp_path), outputs(tmp_path / "first"), outputs(tmp_path / "second")
+    short = QUICK.model_copy(update={"epochs": 1, "compare": ()})
+    train(settings=short, seed=3, classes=CLASSES, fold=0, **inputs, **first)
+    weights = WeightsSettings(source="run", file=first["checkpoint"])
+    probe = short.model_copy(update={"strategy": "probe", "weights": weights})
+    train(settings=probe, seed=4, classes=CLASSES, fold=0, **inputs, **second)
+    assert "weights run (random)" in capfd.readouterr().err
+    before, after = read_checkpoint(first["checkpoint"]), read_checkpoint(second["checkpoint"])
+    changed = {name for name, value in before.tensors.items() if not value.equal(after.tensors[name])}
+    assert changed == {"fc.weight", "fc.bias"}  # the head is new, all else is the first study's
+    assert after.facts["weights_sha256"] == file_digest(first["checkpoint"])
+    assert (after.facts["weights_licence"], after.facts["ancestry"]) == ("own", "random")
+    assert after.facts["normalisation"] == before.facts["normalisation"]
 
 
 def test_a_run_killed_in_the_middle_ends_with_the_same_bytes(tmp_path):
