@@ -11,6 +11,7 @@ A.56 (Enhanced PET), A.70 to A.72 (Legacy Converted).
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,12 @@ CLASSIC = {
 }
 _SHARED_GROUPS = 0x52009229
 _PER_FRAME_GROUPS = 0x52009230
+_NUMBER_OF_FRAMES = 0x00280008
 GROUP_TAGS = (_SHARED_GROUPS, _PER_FRAME_GROUPS)
 # Groups of a hundred thousand frames; longer ones are no header any more.
 LARGEST_GROUPS_BYTES = 256_000_000
 # Functional group: which of its elements stand for which element of a single slice.
-_Names = Mapping[str, str]
-_GROUPS: Mapping[str, _Names] = {
+_NAMES: Mapping[str, Mapping[str, str]] = {
     "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
     "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
     "PixelMeasuresSequence": {"PixelSpacing": "PixelSpacing", "SliceThickness": "SliceThickness"},
@@ -71,17 +72,33 @@ _GROUPS: Mapping[str, _Names] = {
     "PETFrameTypeSequence": {"FrameType": "ImageType"},
     "MREchoSequence": {"EffectiveEchoTime": "EchoTime"},
     "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
+    "DiffusionGradientDirectionSequence": {"DiffusionGradientOrientation": "DiffusionGradientOrientation"},
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
 }
-# What a wrong value of would make a wrong volume: there may be one item only, and frames do not go without.
+
+
+def _tag(keyword: str) -> int:
+    found = tag_for_keyword(keyword)
+    if found is None:
+        message = f"{keyword} is no attribute of the standard"
+        raise ValueError(message)
+    return found
+
+
+_GROUPS = {_tag(group): {_tag(own): _tag(name) for own, name in names.items()} for group, names in _NAMES.items()}
+# What a wrong value of would make a wrong volume: there may be one item only.
 _VITAL = frozenset(
-    {
-        "PlanePositionSequence",
-        "PlaneOrientationSequence",
-        "PixelMeasuresSequence",
-        "PixelValueTransformationSequence",
-    }
+    map(
+        _tag,
+        (
+            "PlanePositionSequence",
+            "PlaneOrientationSequence",
+            "PixelMeasuresSequence",
+            "PixelValueTransformationSequence",
+        ),
+    )
 )
+_DIRECTIONS = _tag("DiffusionGradientDirectionSequence")  # within the group of diffusion
 _DIRECTION = "DiffusionGradientOrientation"
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _PLANE_KEYWORDS = (
@@ -89,7 +106,7 @@ _PLANE_KEYWORDS = (
     "TemporalPositionIdentifier", "EchoTime", "TriggerTime", "DiffusionBValue", _DIRECTION, "AcquisitionTime",
     "StackID",
 )  # fmt: skip
-_PLANE_TAGS = tuple(tag for keyword in _PLANE_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
+_PLANE_TAGS = tuple(map(_tag, _PLANE_KEYWORDS))
 
 
 def plane_facts(dataset: Dataset) -> dict[str, Any]:
@@ -140,7 +157,10 @@ def with_planes(path: Path, instance: Instance, room_bytes: int) -> Instance:
     if instance.sop_class_uid in CLASSIC:
         with opened(path, room_bytes) as source:
             top = read_elements(source, (*GROUP_TAGS, *_PLANE_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
-        planes = tuple(_plane(top, number) for number in range(1, _count(top, instance.frames) + 1))
+        whole = EnhancedObject(top)
+        if len(whole) != instance.frames:
+            raise FileFault("BAD_DIMENSIONS")
+        planes = tuple(_plane(whole.header(frame)) for frame in range(1, len(whole) + 1))
         return MultiFrameInstance.model_construct(**{**dict(instance), "planes": planes})
     if is_mosaic(instance.image_type):
         with opened(path, room_bytes) as source:
@@ -149,43 +169,54 @@ def with_planes(path: Path, instance: Instance, room_bytes: int) -> Instance:
     return instance
 
 
-def frame_header(top: Dataset, frame: int) -> Dataset:
-    """Lay out what an enhanced object says about one of its frames as the header of a single slice.
+class EnhancedObject:
+    """An object with functional groups: what is common to its frames, and what is each frame's own.
 
     Parameters
     ----------
     top
         The object's elements, its functional groups (`GROUP_TAGS`) among them; it is not changed.
-    frame
-        From 1.
-
-    Returns
-    -------
-    Dataset
-        The other elements of `top`, overlaid by the shared and by the frame's own functional groups; one frame, in the
-        classic storage class of its modality.
 
     Raises
     ------
     FileFault
         As `with_planes`.
     """
-    flat = Dataset()
-    for element in top.values():
-        if element.tag not in GROUP_TAGS:
+
+    def __init__(self, top: Dataset) -> None:
+        shared = _items(top, _SHARED_GROUPS)
+        if len(shared) > 1:
+            raise FileFault("BAD_DIMENSIONS")
+        self._frames = _items(top, _PER_FRAME_GROUPS)
+        self._common = Dataset()
+        for element in top.values():
+            if element.tag not in GROUP_TAGS and element.tag != _NUMBER_OF_FRAMES:
+                self._common[element.tag] = element
+        for group in shared:
+            _lay_out(group, self._common)
+        set_element(self._common, "SOPClassUID", CLASSIC.get(UID(elements.text(top, "SOPClassUID")), UID("")))
+
+    def __len__(self) -> int:
+        """Count the frames."""
+        return len(self._frames)
+
+    def header(self, frame: int) -> Dataset:
+        """Lay out what is said about a frame (from 1) as the header of a single slice.
+
+        Returns
+        -------
+        Dataset
+            The object's own elements, overlaid by the shared and by the frame's functional groups, in the classic
+            storage class of its modality.
+        """
+        if not 1 <= frame <= len(self):
+            raise FileFault("BAD_DIMENSIONS")
+        flat = Dataset()
+        for element in self._common.values():
             flat[element.tag] = element
-    shared = _items(top, _SHARED_GROUPS)
-    frames = _items(top, _PER_FRAME_GROUPS)
-    if not 1 <= frame <= len(frames) or len(shared) > 1:
-        raise FileFault("BAD_DIMENSIONS")
-    for group in (*shared, frames[frame - 1]):
-        for sequence, names in _GROUPS.items():
-            _lay_out(group, sequence, names, flat)
-    if "NumberOfFrames" in flat:
-        del flat.NumberOfFrames
-    set_element(flat, "InstanceNumber", str(frame))
-    set_element(flat, "SOPClassUID", CLASSIC.get(UID(elements.text(top, "SOPClassUID")), UID("")))
-    return flat
+        _lay_out(self._frames[frame - 1], flat)
+        set_element(flat, "InstanceNumber", str(frame))
+        return flat
 
 
 def set_element(dataset: Dataset, keyword: str, value: Any) -> None:
@@ -195,56 +226,53 @@ def set_element(dataset: Dataset, keyword: str, value: Any) -> None:
         dataset.add_new(tag, dictionary_VR(tag), value)
 
 
-def _count(top: Dataset, frames: int) -> int:
-    if len(_items(top, _PER_FRAME_GROUPS)) != frames:
-        raise FileFault("BAD_DIMENSIONS")
-    return frames
-
-
-def _plane(top: Dataset, frame: int) -> Plane:
-    facts = plane_facts(frame_header(top, frame))
+def _plane(header: Dataset) -> Plane:
+    facts = plane_facts(header)
     orientation = facts["image_orientation"]
     if not facts["image_position_mm"] or not facts["pixel_spacing_mm"] or orientation is None:
         raise FileFault("BAD_GEOMETRY")
-    if not is_orientation(orientation):
+    if not _is_orientation(orientation):
         raise FileFault("BAD_GEOMETRY")
     return Plane.model_construct(**facts)
 
 
-def _items(dataset: Dataset, keyword: str | int) -> list[Dataset]:
+_is_orientation = lru_cache(maxsize=64)(is_orientation)  # frames share theirs
+
+
+def _items(dataset: Dataset, tag: int) -> list[Dataset]:
     """Give the items of a sequence; none if it is missing or no sequence."""
     try:
-        value = dataset[keyword].value if keyword in dataset else []
+        value = dataset[tag].value if tag in dataset else []
         return [item for item in value if isinstance(item, Dataset)]
     except Exception:  # noqa: BLE001  a damaged sequence makes pydicom raise nearly anything
         raise FileFault("UNREADABLE_HEADER") from None
 
 
-def _lay_out(group: Dataset, sequence: str, names: _Names, flat: Dataset) -> None:
-    items = _items(group, sequence)
-    if not items:
-        return
-    if len(items) > 1 and sequence in _VITAL:
-        raise FileFault("UNSUPPORTED_IMAGE")
-    for source, target in names.items():
-        if source not in items[0]:
+def _lay_out(group: Dataset, flat: Dataset) -> None:
+    """Give a flat header what the functional groups of an item say."""
+    for tag in [element.tag for element in group.values()]:
+        names = _GROUPS.get(tag)
+        if names is None:
             continue
-        if source == target:
-            element = items[0].get_item(source)
-            flat[element.tag] = element
-        else:
-            _rename(items[0], source, target, flat)
-    if sequence == "MRDiffusionSequence":
-        for direction in _items(items[0], "DiffusionGradientDirectionSequence")[:1]:
-            if _DIRECTION in direction:
-                element = direction.get_item(_DIRECTION)
-                flat[element.tag] = element
+        items = _items(group, tag)
+        if len(items) > 1 and tag in _VITAL:
+            raise FileFault("UNSUPPORTED_IMAGE")
+        for item in items[:1]:
+            for element in list(item.values()):
+                target = names.get(element.tag)
+                if target == element.tag:
+                    flat[target] = element
+                elif target is not None:
+                    _rename(item, element.tag, target, flat)
+            if _DIRECTIONS in item:
+                _lay_out(item, flat)
 
 
-def _rename(item: Dataset, source: str, target: str, flat: Dataset) -> None:
+def _rename(item: Dataset, tag: int, target: int, flat: Dataset) -> None:
     """Copy a value under another name, as the text that this name holds."""
-    number = elements.number(item, source)
-    if target == "ImageType":
-        set_element(flat, target, list(elements.texts(item, source)))
+    number = elements.number(item, tag)
+    representation = dictionary_VR(target)
+    if representation == "CS":
+        flat.add_new(target, representation, list(elements.texts(item, tag)))
     elif number is not None:
-        set_element(flat, target, f"{number:.10g}")
+        flat.add_new(target, representation, f"{number:.10g}")

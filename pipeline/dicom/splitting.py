@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from pipeline.core.records import Instance
 from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, Source
-from pipeline.dicom.frames import CLASSIC, frame_header, set_element
+from pipeline.dicom.frames import CLASSIC, EnhancedObject, set_element
 from pipeline.dicom.mosaic import tile, tiles_to_a_side
 from pipeline.dicom.pixel_format import PixelElement, check_pixel_data, pixel_element, pixel_format
 from pipeline.dicom.pixels import stored_pixels
@@ -84,12 +84,13 @@ def _frames(source: Source, found: Dataset, instances: Sequence[Instance]) -> It
     else:
         pieces = (value[start : start + form.frame_bytes] for start in range(0, form.size_bytes, form.frame_bytes))
         pieces = (piece + bytes(len(piece) % 2) for piece in pieces)
+    whole = EnhancedObject(found)
     given = 0
     for number, piece in enumerate(pieces, start=1):
         if number in wanted:
             given += 1
             own = PixelElement(place.representation, 0, len(piece), place.is_encapsulated)
-            yield Single(wanted[number], frame_header(found, number), source.transfer_syntax_uid, own, piece)
+            yield Single(wanted[number], whole.header(number), source.transfer_syntax_uid, own, piece)
     if given != len(wanted):
         raise FileFault("TRUNCATED_FILE")
 

@@ -4,7 +4,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from pipeline.core.records import MultiFrameInstance
-from pipeline.dicom.frames import frame_header
+from pipeline.dicom.frames import EnhancedObject
 from pipeline.dicom.headers import read_header
 from pipeline.dicom.triage import triage
 from tests.acceptance.convert import oblique_ct
@@ -49,7 +49,7 @@ def test_header_of_a_frame_is_that_of_a_single_slice():
     whole.PerFrameFunctionalGroupsSequence[1].FrameVOILUTSequence = item(WindowCenter="40", WindowWidth="400")
     whole.PerFrameFunctionalGroupsSequence[1].MRImageFrameTypeSequence = item(FrameType=["ORIGINAL", "PRIMARY", "M"])
     before = whole.to_json()
-    flat = frame_header(whole, 2)
+    flat = EnhancedObject(whole).header(2)
     assert flat.ImagePositionPatient == slices[1].ImagePositionPatient
     assert (flat.RescaleSlope, flat.EchoTime, flat.WindowCenter, flat.InstanceNumber) == (2.5, 4.5, 40, 2)
     assert flat.ImageType == ["ORIGINAL", "PRIMARY", "M"]
@@ -57,7 +57,7 @@ def test_header_of_a_frame_is_that_of_a_single_slice():
     assert not {"NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"} & set(
         flat.dir()
     )
-    assert frame_header(whole, 1).RescaleSlope == 1
+    assert EnhancedObject(whole).header(1).RescaleSlope == 1
     assert whole.to_json() == before
 
 
