@@ -260,9 +260,11 @@ def _lay_out(group: Dataset, flat: Dataset) -> None:
         for item in items[:1]:
             for element in list(item.values()):
                 target = names.get(element.tag)
+                if target is None:
+                    continue
                 if target == element.tag:
                     flat[target] = element
-                elif target is not None:
+                else:
                     _rename(item, element.tag, target, flat)
             if _DIRECTIONS in item:
                 _lay_out(item, flat)
