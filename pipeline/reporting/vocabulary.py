@@ -77,6 +77,12 @@ RANDOM_STRATEGIES: dict[str, str] = {
 }
 WEIGHTS: dict[str, str] = {
     "imagenet": "ImageNet (photographs of everyday objects)",
+    "imagenet_v2": "ImageNet (photographs of everyday objects), by torchvision's later recipe",
+    "coco": "COCO (objects found in photographs)",
+    "coco_masks": "COCO (objects outlined in photographs)",
+    "radimagenet": "RadImageNet (CT, MR and ultrasound images)",
+    "medicalnet": "MedicalNet (CT and MR volumes)",
+    "run": "another study of this pipeline",
     "random": "random numbers",
     "file": "a given file",
 }
