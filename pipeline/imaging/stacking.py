@@ -48,6 +48,12 @@ class Slice:
 
 
 def stack(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64], unit: str) -> Volume:
+    """Give the volume of `stacked` alone."""
+    volume, _ = stacked(slices, count=count, affine_mm=affine_mm, unit=unit)
+    return volume
+
+
+def stacked(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64], unit: str) -> tuple[Volume, Probes]:
     """Stack slices into a volume whose axes point to right, anterior and superior, and prove its geometry.
 
     Parameters
@@ -64,8 +70,9 @@ def stack(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64]
 
     Returns
     -------
-    Volume
-        int16 if all values are integers that fit, else float32.
+    tuple
+        The volume, int16 if all values are integers that fit, else float32; and the probes of the slices by which it
+        was proved.
 
     Raises
     ------
@@ -91,14 +98,9 @@ def stack(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float64]
         message = f"{len(seen)} slices came where {count} were announced"
         raise ValueError(message)
     volume = Volume(array.transpose(2, 1, 0), affine_mm, unit).reoriented()
-    prove(volume, _placed(seen, array.shape[1:]))
-    return volume
-
-
-def probes_of(slices: Iterable[Slice]) -> Probes:
-    """Take the corners and some pixels between them of slices of one shape, with their places."""
-    planes = list(slices)
-    return _placed([_seen(plane) for plane in planes], planes[0].values.shape)
+    probes = _placed(seen, array.shape[1:])
+    prove(volume, probes)
+    return volume, probes
 
 
 def prove(volume: Volume, probes: Probes) -> None:

@@ -21,7 +21,7 @@ from pipeline.dicom.volumes import read_slices, slices_geometry
 from pipeline.imaging.digest import pixel_sha256
 from pipeline.imaging.nifti import flush, read_volume, write_volume
 from pipeline.imaging.pixel_store import PixelStoreWriter
-from pipeline.imaging.stacking import Slice, probes_of, prove, stack
+from pipeline.imaging.stacking import Slice, prove, stacked
 from pipeline.imaging.standard_form import standardise
 from pipeline.imaging.steps import (
     AnyStep,
@@ -212,10 +212,10 @@ def write_proved(paths: Sequence[Path], file: Path) -> tuple[Volume, PixelData]:
         raise PixelReadError(geometry)
     planes = [_placed(slices[index]) for index in geometry.order]
     try:
-        volume = stack(planes, count=len(planes), affine_mm=geometry.affine_mm, unit=slices[0].unit)
+        volume, probes = stacked(planes, count=len(planes), affine_mm=geometry.affine_mm, unit=slices[0].unit)
         write_volume(file, volume)
         # What was written is what counts: it is read back and proved once more.
-        prove(read_volume(file), probes_of(planes))
+        prove(read_volume(file), probes)
     except ValueError:
         file.unlink(missing_ok=True)
         raise PixelReadError("GEOMETRY_NOT_PROVED") from None
