@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 _HEADER_BYTES = 8  # tag, value representation and length; tag and length in implicit encoding
 _LONGEST_RUN = 512
 # An archive whose headers have nothing in common must not fill the memory.
-_MOST_RUNS = 4096
+_MOST_PIECES = 50_000
+# Learning an element costs as much as walking over five; it ends where that does not come back.
+_PATIENCE = 20_000
 
 
 class Piece(NamedTuple):
@@ -43,6 +45,9 @@ class Layouts:
     """The runs known for one list of wanted elements and one encoding."""
 
     _runs: dict[bytes, _Run] = field(default_factory=dict)
+    _pieces: int = 0  # of all runs kept
+    _learned: int = 0  # elements, ever
+    _leapt: int = 0
 
     def leap(self, head: bytes, at: int, found: dict[int, bytes]) -> int:
         """Pass over as many elements as known runs hold.
@@ -71,6 +76,7 @@ class Layouts:
             except error:  # the head ends within the run: the walker finds out where
                 return at
             found.update(zip(run.tags, values, strict=True))
+            self._leapt += len(run.pieces)
             at += run.length
         return at
 
@@ -80,9 +86,10 @@ class Layouts:
 
     def learn(self, pieces: list[Piece]) -> None:
         """Keep elements that were walked one after the other as a run."""
-        if pieces:
-            if len(self._runs) >= _MOST_RUNS:
+        if pieces and self._learned <= _PATIENCE + self._leapt:
+            if self._pieces >= _MOST_PIECES:
                 self._runs.clear()
+                self._pieces = 0
             self._keep(tuple(pieces[:_LONGEST_RUN]))
 
     def _keep(self, pieces: tuple[Piece, ...]) -> _Run:
@@ -100,6 +107,8 @@ class Layouts:
             length,
         )
         self._runs[pieces[0].header] = run
+        self._pieces += len(pieces)
+        self._learned += 5 * len(pieces)
         return run
 
     def _shortened(self, run: _Run, headers: tuple[bytes, ...]) -> _Run:

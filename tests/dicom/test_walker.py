@@ -261,7 +261,7 @@ def test_what_was_learned_from_other_files_changes_nothing(tmp_path, seed, synta
 
 
 def test_runs_are_shortened_where_files_differ_and_are_bounded(monkeypatch):
-    monkeypatch.setattr("pipeline.dicom.layouts._MOST_RUNS", 2)
+    monkeypatch.setattr("pipeline.dicom.layouts._MOST_PIECES", 4)
     layouts = Layouts()
     for name in (b"a", b"b", b"c", b"d"):
         piece = walker.Piece(name * 8, 0, 4, None)
@@ -273,6 +273,19 @@ def test_runs_are_shortened_where_files_differ_and_are_bounded(monkeypatch):
         assert layouts.leap(name * 8 + b"1234" + b"y" * 8 + b"56", 0, {}) == 12
         assert layouts.leap(name * 8 + b"1234", 0, {}) == 12
         assert layouts.leap(name * 8 + b"12", 0, {}) == 0
+
+
+def test_headers_that_have_nothing_in_common_are_soon_not_learned_any_more():
+    layouts = Layouts()
+    for number in range(10_000):
+        layouts.learn([walker.Piece(number.to_bytes(8, "little"), 0, 2, None)])
+    before = dict(layouts._runs)
+    assert 1_000 < len(before) < 5_000
+    first = next(iter(before))
+    for _ in range(20_000):
+        layouts.leap(first + b"12", 0, {})
+    layouts.learn([walker.Piece(b"the next", 0, 2, None)])
+    assert layouts.knows(b"the next", 0)
 
 
 def test_elements_are_asked_by_keyword_or_by_tag(tmp_path):
