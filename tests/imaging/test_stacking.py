@@ -106,3 +106,19 @@ def test_slices_of_two_shapes_are_refused():
     slices[2] = replace(slices[2], values=slices[2].values[:-1])
     with pytest.raises(ValueError, match="differ in shape"):
         stack(slices, count=6, affine_mm=affine, unit="")
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (5, 8), (3, 7), (1, 4), (6, 2)])
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32])
+def test_slices_lie_as_they_should_however_they_are_turned(shape, signs, dtype):
+    values = np.random.default_rng(1).integers(-32768, 32768, (3, *shape)).astype(dtype)
+    values[0, 0, :2] = (-32768, 32767)
+    affine = np.diag([-1.0 * signs[0], -1.0 * signs[1], 2.0, 1.0])
+    axes = (signs[0], 0, 0, 0, signs[1], 0)
+    slices = [Slice(plane, (0.0, 0.0, 2.0 * index), axes, (1.0, 1.0)) for index, plane in enumerate(values)]
+    volume = stack(slices, count=3, affine_mm=affine, unit="")
+    turned = values[:, :: -signs[1], :: -signs[0]].transpose(2, 1, 0)
+    np.testing.assert_array_equal(volume.array, turned)
+    assert volume.array.dtype == np.int16
+    assert volume.array.flags.f_contiguous
