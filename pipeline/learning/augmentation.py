@@ -39,6 +39,11 @@ class Augmentation:
     noise: float
 
 
+NO_CHANGE = Augmentation(
+    rotation_degrees=0.0, translation=0.0, scale=0.0, flip=False, contrast=0.0, brightness=0.0, noise=0.0
+)
+
+
 def augment(images: "Tensor", ranges: Augmentation, seed: int) -> "Tensor":
     """Change every image of a batch at random.
 

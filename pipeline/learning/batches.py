@@ -1,11 +1,13 @@
-"""Batches: rows of the stored pixel array as normalised tensors on the device."""
+"""Batches: rows of stored images, or of anything computed from them, as tensors on the device."""
 
+import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pipeline.core.seeding import derive_seed
+from pipeline.learning.augmentation import NO_CHANGE, Augmentation, augment
 from pipeline.learning.devices import Placement
 from pipeline.learning.sources import Normalisation
 
@@ -13,9 +15,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Inputs(Protocol):
+    """What a network, or the trained upper part of one, is fed with: stored images, or a bank of activations."""
+
+    @property
+    def placement(self) -> Placement:
+        """Device and precision."""
+
+    def train(self, rows: np.ndarray, seed: int) -> "Tensor":
+        """Give a random variant of each row, shape (batch, ...), on the device; equal seeds give equal tensors."""
+
+    def plain(self, rows: np.ndarray) -> "Tensor":
+        """Give the rows without random changes, shape (batch, ...), on the device."""
+
+
 @dataclass(frozen=True)
 class PixelSource:
-    """Stored images and how they are brought to a network.
+    """Stored images and how they are brought to a network: the usual `Inputs`.
 
     Attributes
     ----------
@@ -25,17 +41,28 @@ class PixelSource:
         Mean and deviation per channel that the network was trained with.
     placement
         Device and precision.
+    augmentation
+        Random changes of training images.
     """
 
     pixels: np.ndarray
     normalisation: Normalisation
     placement: Placement
+    augmentation: Augmentation = NO_CHANGE
+
+    def train(self, rows: np.ndarray, seed: int) -> "Tensor":
+        """Read images, change each at random and normalise them: shape (batch, channels, height, width)."""
+        return self.prepare(augment(self.grey(rows), self.augmentation, seed))
+
+    def plain(self, rows: np.ndarray) -> "Tensor":
+        """Read images and normalise them: shape (batch, channels, height, width)."""
+        return self.prepare(self.grey(rows))
 
     def grey(self, rows: np.ndarray) -> "Tensor":
         """Read images as float32 in [0, 1] of shape (batch, 1, height, width) on the device."""
         import torch
 
-        stored = torch.from_numpy(np.array(self.pixels[rows])).to(self.placement.device, non_blocking=True)
+        stored = on_device(torch.from_numpy(np.array(self.pixels[rows])), self.placement.device)
         values = stored.float().unsqueeze(1)
         return values / 255 if stored.dtype == torch.uint8 else values
 
@@ -43,18 +70,33 @@ class PixelSource:
         """Repeat the grey channel and normalise each as the source wants; the result is channels-last."""
         import torch
 
-        mean = grey.new_tensor(self.normalisation.mean).view(1, -1, 1, 1)
-        deviation = grey.new_tensor(self.normalisation.deviation).view(1, -1, 1, 1)
+        mean = _channels(self.normalisation.mean, str(grey.device))
+        deviation = _channels(self.normalisation.deviation, str(grey.device))
         return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+def on_device(values: "Tensor", device: str) -> "Tensor":
+    """Move a tensor without making the processor wait: only page-locked memory is copied in the background."""
+    return values.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else values.to(device)
+
+
+@functools.cache
+def _channels(values: tuple[float, ...], device: str) -> "Tensor":
+    """Constants per channel on a device, shape (1, channels, 1, 1); made once, as making them waits for a GPU."""
+    import torch
+
+    with torch.inference_mode(mode=False):  # a tensor born in inference mode could not be used in training
+        return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
 def shuffled_batches(rows: np.ndarray, batch_size: int, seed: int, *names: str | int) -> list[np.ndarray]:
     """Divide rows into batches of nearly equal size in a random order that depends on the names only.
 
-    Nearly equal sizes avoid a last batch of one image, on which batch normalisation would learn nothing.
+    No batch holds one image only, unless there is but one: batch normalisation would learn nothing from it.
     """
     order = np.random.default_rng(derive_seed(seed, "order", *names)).permutation(rows)
-    return list(np.array_split(order, max(1, round(len(order) / batch_size))))
+    most = max(1, len(order) // 2)
+    return list(np.array_split(order, min(most, max(1, round(len(order) / batch_size)))))
 
 
 def plain_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:

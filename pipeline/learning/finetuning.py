@@ -17,9 +17,8 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.progress import format_duration, say
 from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
-from pipeline.learning.augmentation import Augmentation, augment
 from pipeline.learning.backbones import block_of, head_of
-from pipeline.learning.batches import PixelSource, shuffled_batches
+from pipeline.learning.batches import Inputs, shuffled_batches
 from pipeline.learning.checkpoints import Checkpoint, StateFolder
 from pipeline.learning.criteria import calibrated_loss, validation_auroc
 from pipeline.learning.inference import predict_logits
@@ -45,14 +44,13 @@ class Recipe:
     warmup_fraction: float
     label_smoothing: float
     balance_classes: bool
-    augmentation: Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldData:
-    """What one fold gives to training: rows of the pixel array and class indices, both of shape (images,)."""
+    """What one fold gives to training: rows of the inputs and class indices, both of shape (images,)."""
 
-    source: PixelSource
+    inputs: Inputs
     train_rows: np.ndarray
     train_classes: np.ndarray
     validation_rows: np.ndarray
@@ -167,15 +165,15 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
     """
     import torch
 
-    network.to(data.source.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(data.inputs.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = [name for name, _ in network.named_parameters() if block_of(name, task.backbone) in task.trained_blocks]
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
-    optimiser = _optimiser(network, trained, recipe, data.source.placement.device)
+    optimiser = _optimiser(network, trained, recipe, data.inputs.placement.device)
     run = _Run()
     saved = states.latest()
     if saved is None and task.is_pretrained:
-        logits = predict_logits(network, data.source, data.validation_rows)
+        logits = predict_logits(network, data.inputs, data.validation_rows)
         run.keep(network, calibrated_loss(logits, data.validation_classes, data.class_weights))
     if saved is not None:
         _restore(saved, network, optimiser, run)
@@ -226,22 +224,22 @@ def _epoch(
     import torch
 
     started = time.monotonic()
-    source = data.source
+    inputs = data.inputs
     set_mode(network, task.backbone, task.trained_blocks, keep_statistics=task.is_pretrained)
     factor = 1.0 if task.is_pretrained else RANDOM_START_FACTOR
     classes_of = dict(zip(data.train_rows.tolist(), data.train_classes.tolist(), strict=True))
-    weights = torch.from_numpy(data.class_weights).float().to(source.placement.device)
+    weights = torch.from_numpy(data.class_weights).float().to(inputs.placement.device)
     batches = shuffled_batches(data.train_rows, recipe.batch_size, task.seed, task.fold, epoch)
-    total = torch.zeros((), device=source.placement.device)
+    total = torch.zeros((), device=inputs.placement.device)
     for index, rows in enumerate(batches):
         step = (epoch - 1) * len(batches) + index
         rate = factor * learning_rate_at(step, recipe.epochs * len(batches), recipe)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        truth = torch.tensor([classes_of[row] for row in rows.tolist()], device=source.placement.device)
+        truth = torch.tensor([classes_of[row] for row in rows.tolist()], device=inputs.placement.device)
         seed = derive_seed(task.seed, "augmentation", task.fold, epoch, index)
-        images = source.prepare(augment(source.grey(rows), recipe.augmentation, seed))
-        with source.placement.autocast():
+        images = inputs.train(rows, seed)
+        with inputs.placement.autocast():
             logits = network(images)
         loss = torch.nn.functional.cross_entropy(
             logits.float(), truth, weight=weights, label_smoothing=recipe.label_smoothing
@@ -251,7 +249,7 @@ def _epoch(
         optimiser.step()
         total += loss.detach() * len(rows)  # read once an epoch: reading it each step would wait for the GPU
     train_loss = float(total) / len(data.train_rows)
-    logits = predict_logits(network, source, data.validation_rows)
+    logits = predict_logits(network, inputs, data.validation_rows)
     validation_loss = calibrated_loss(logits, data.validation_classes, data.class_weights)
     if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
         what = f"the loss is not a finite number in epoch {epoch} of fold {task.fold} ({task.strategy})"

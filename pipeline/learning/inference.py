@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.learning.backbones import head_of, pooling_of
-from pipeline.learning.batches import PixelSource, plain_batches
+from pipeline.learning.batches import Inputs, plain_batches
 from pipeline.learning.devices import Placement
 
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 INFERENCE_BATCH = 64  # fixed, so that results do not depend on the training batch
 
 
-def predict_logits(network: "nn.Module", source: PixelSource, rows: np.ndarray) -> np.ndarray:
+def predict_logits(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> np.ndarray:
     """Compute logits in evaluation mode.
 
     Parameters
     ----------
     network
-        On the source's device.
-    source
-        The stored images.
+        Whole, or the upper part of one that maps `inputs` to logits; on the device of the inputs.
+    inputs
+        What the network takes.
     rows
-        Rows of the pixel array, shape (images,).
+        Rows of the inputs, shape (images,).
 
     Returns
     -------
@@ -39,21 +39,21 @@ def predict_logits(network: "nn.Module", source: PixelSource, rows: np.ndarray) 
     import torch
 
     with torch.inference_mode():
-        return _joined(head_of(network)(features) for features in _pooled(network, source, rows))
+        return _joined(head_of(network)(features) for features in _pooled(network, inputs, rows))
 
 
-def pooled_features(network: "nn.Module", source: PixelSource, rows: np.ndarray) -> np.ndarray:
+def pooled_features(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> np.ndarray:
     """Compute the vectors that enter the head, float64 of shape (images, features)."""
     import torch
 
     with torch.inference_mode():
-        return _joined(_pooled(network, source, rows))
+        return _joined(_pooled(network, inputs, rows))
 
 
-def _pooled(network: "nn.Module", source: PixelSource, rows: np.ndarray) -> "Iterator[Tensor]":
+def _pooled(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> "Iterator[Tensor]":
     network.eval()
     for batch in plain_batches(rows, INFERENCE_BATCH):
-        yield _pool(network, source.prepare(source.grey(batch)), source.placement)
+        yield _pool(network, inputs.plain(batch), inputs.placement)
 
 
 def _pool(network: "nn.Module", images: "Tensor", placement: Placement) -> "Tensor":

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, FoldRole, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
+from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import BACKBONES, HEAD, block_of, replace_head
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.checkpoints import StateFolder
@@ -61,6 +62,7 @@ class Study:
     pixels_sha256: str
     backbone: str
     recipe: Recipe
+    augmentation: Augmentation
     placement: Placement
     code: str
 
@@ -158,7 +160,7 @@ def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
         for role in ("train", "validation")
     }
     return FoldData(
-        source=PixelSource(study.pixels, weights.normalisation, study.placement),
+        inputs=PixelSource(study.pixels, weights.normalisation, study.placement, study.augmentation),
         train_rows=rows["train"],
         train_classes=truth["train"],
         validation_rows=rows["validation"],
@@ -171,9 +173,9 @@ def _fit_probe(network: "nn.Module", data: FoldData) -> None:
     """Fit the head to the network's features as they are."""
     import torch
 
-    network.to(data.source.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train = pooled_features(network, data.source, data.train_rows)
-    validation = pooled_features(network, data.source, data.validation_rows)
+    network.to(data.inputs.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train = pooled_features(network, data.inputs, data.train_rows)
+    validation = pooled_features(network, data.inputs, data.validation_rows)
     head = fit_head(train, data.train_classes, validation, data.validation_classes, data.class_weights)
     install_head(network, head)
 
@@ -183,7 +185,7 @@ def _predict(network: "nn.Module", data: FoldData, name: str, study: Study) -> l
     found: list[Prediction] = []
     for part in roles:
         members = [role for role in study.roles if role.role == part]
-        logits = predict_logits(network, data.source, np.array([role.row for role in members]))
+        logits = predict_logits(network, data.inputs, np.array([role.row for role in members]))
         found += [
             Prediction(
                 strategy=name,
@@ -212,6 +214,7 @@ def _key(name: str, study: Study, weights: VerifiedWeights) -> str:
         "backbone": study.backbone,
         "weights": weights.sha256,
         "recipe": asdict(study.recipe),
+        "augmentation": asdict(study.augmentation),
         "placement": study.placement,
         "device": _device_name(study.placement),
         "software": numerical(versions()),

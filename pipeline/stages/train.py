@@ -60,6 +60,7 @@ def train(
         pixels_sha256=file_digest(pixels),
         backbone=settings.backbone,
         recipe=_recipe(settings),
+        augmentation=Augmentation(**settings.augmentation.model_dump()),
         placement=choose_placement(settings.device, settings.precision, threads),
         code=fingerprint(__name__),
     )
@@ -85,7 +86,6 @@ def _recipe(settings: TrainSettings) -> Recipe:
         warmup_fraction=settings.warmup_fraction,
         label_smoothing=settings.label_smoothing,
         balance_classes=settings.balance_classes,
-        augmentation=Augmentation(**settings.augmentation.model_dump()),
     )
 
 

@@ -43,7 +43,6 @@ def recipe(**changes: object) -> Recipe:
         "warmup_fraction": 0.1,
         "label_smoothing": 0.05,
         "balance_classes": True,
-        "augmentation": CHANGES,
     }
     return Recipe(**{**values, **changes})
 
@@ -62,7 +61,7 @@ def fold_data() -> FoldData:
     pixels[truth == 1, 10:22, 10:22] += 100
     placement = choose_placement("cpu", "float32", 2)
     return FoldData(
-        source=PixelSource(pixels, IMAGENET_NORMALISATION, placement),
+        inputs=PixelSource(pixels, IMAGENET_NORMALISATION, placement, CHANGES),
         train_rows=np.arange(20),
         train_classes=truth[:20],
         validation_rows=np.arange(20, 32),
@@ -116,7 +115,7 @@ def test_the_lesion_is_learned_and_the_best_epoch_kept(tmp_path):
     history, best_epoch = fine_tune(trained, data, recipe(epochs=8, patience=8), task(), StateFolder(tmp_path, "k"))
     from pipeline.learning.inference import predict_logits
 
-    logits = predict_logits(trained, data.source, data.validation_rows)
+    logits = predict_logits(trained, data.inputs, data.validation_rows)
     best = min(log.validation_loss for log in history)
     assert history[best_epoch - 1].validation_loss == best
     assert calibrated_loss(logits, data.validation_classes, data.class_weights) == pytest.approx(best, abs=1e-9)

@@ -13,7 +13,7 @@ from pipeline.learning.training import Outcome, Study, train_strategy
 from pipeline.learning.weight_files import file_digest
 from pipeline.learning.weights import RANDOM, WeightsChoice, build_network, verify
 from tests.learning.plain_resnet import random_state
-from tests.learning.test_finetuning import recipe
+from tests.learning.test_finetuning import CHANGES, recipe
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +40,7 @@ def study(classes: tuple[str, ...] = ("normal", "lesion"), **changes: object) ->
         "pixels_sha256": "x",
         "backbone": "resnet18",
         "recipe": recipe(epochs=3),
+        "augmentation": CHANGES,
         "placement": choose_placement("cpu", "float32", 2),
         "code": "c",
     }
