@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 HEAD = "head"
+# Steps of a forward pass that are no module of the network: one vector for each image, and from here on in 32 bits.
+FLATTEN, WIDEN = "<flatten>", "<widen>"
 # A file with a name too many or too few is still called by its architecture's name.
 _ENOUGH_OVERLAP = 0.95
 _COUNTER = ".num_batches_tracked"
@@ -29,6 +31,9 @@ class Backbone(NamedTuple):
         Names of its parts from the input to the output; a strategy names the blocks it trains. The last is `HEAD`.
     parts
         Where the blocks are: beginnings of parameter and module names. What none fits belongs to the first block.
+    steps
+        For each block its modules in the order in which a forward pass calls them, with `FLATTEN` and `WIDEN` between
+        them. All blocks one after the other are the network's own forward pass; `pipeline.learning.blocks` cuts it.
     rename
         Translates one name of torchvision's published file into the network's own; other names stay as they are.
     """
@@ -37,6 +42,7 @@ class Backbone(NamedTuple):
     features: int
     blocks: tuple[str, ...]
     parts: dict[str, str]
+    steps: tuple[tuple[str, ...], ...]
     rename: Callable[[str], str] = same_name
 
 
@@ -59,7 +65,9 @@ def _resnet(name: str, features: int) -> Backbone:
         return network
 
     layers = tuple(f"layer{number}" for number in range(1, 5))
-    return Backbone(build, features, ("stem", *layers, HEAD), {**{layer: layer for layer in layers}, "fc": HEAD})
+    parts = {**{layer: layer for layer in layers}, "fc": HEAD}
+    steps = (("conv1", "bn1", "act", "maxpool"), *((layer,) for layer in layers), ("avgpool", FLATTEN, "fc"))
+    return Backbone(build, features, ("stem", *layers, HEAD), parts, steps)
 
 
 def _build_densenet121(classes: int) -> "nn.Module":
@@ -96,6 +104,12 @@ _DENSE_PARTS = {
     "features.norm5": "denseblock4",
     "class_layers": HEAD,
 }
+_DENSE_STEPS = (
+    ("features.conv0", "features.norm0", "features.relu0", "features.pool0"),
+    *((f"features.denseblock{number}", f"features.transition{number}") for number in range(1, 4)),
+    ("features.denseblock4", "features.norm5"),
+    ("class_layers.relu", "class_layers.pool", FLATTEN, "class_layers.out"),
+)
 # MONAI counts MBConv groups from 0; those at one resolution form a stage (112, 56, 28, 14, 7 pixels for 224).
 _EFFICIENT_PARTS = {
     "_blocks.0": "stage1",
@@ -110,6 +124,15 @@ _EFFICIENT_PARTS = {
     "_dropout": HEAD,
     "_fc": HEAD,
 }
+_EFFICIENT_STEPS = (
+    ("_conv_stem_padding", "_conv_stem", "_bn0", "_swish"),
+    ("_blocks.0",),
+    ("_blocks.1",),
+    ("_blocks.2",),
+    ("_blocks.3", "_blocks.4"),
+    ("_blocks.5", "_blocks.6", "_conv_head_padding", "_conv_head", "_bn1", "_swish"),
+    ("_avg_pooling", FLATTEN, "_dropout", "_fc"),
+)
 
 
 def _vgg(widths: tuple[tuple[int, ...], ...]) -> Backbone:
@@ -117,8 +140,15 @@ def _vgg(widths: tuple[tuple[int, ...], ...]) -> Backbone:
         return build_vgg(widths, classes)
 
     parts = convolution_blocks(widths)
-    blocks = (*dict.fromkeys(parts.values()), "classifier", HEAD)
-    return Backbone(build, 4096, blocks, {**parts, "classifier.6": HEAD, "classifier": "classifier"})
+    convolutions = tuple(dict.fromkeys(parts.values()))
+    hidden = tuple(f"classifier.{number}" for number in range(6))
+    steps = (
+        *(tuple(name for name, block in parts.items() if block == wanted) for wanted in convolutions),
+        ("avgpool", FLATTEN, WIDEN, *hidden),
+        (WIDEN, "classifier.6"),
+    )
+    found = {**parts, "classifier.6": HEAD, "classifier": "classifier"}
+    return Backbone(build, 4096, (*convolutions, "classifier", HEAD), found, steps)
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -127,13 +157,14 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": _resnet("resnet50", 2048),
     "resnet101": _resnet("resnet101", 2048),
     "densenet121": Backbone(
-        _build_densenet121, 1024, ("stem", *_DENSE_BLOCKS, HEAD), _DENSE_PARTS, rename=densenet_name
+        _build_densenet121, 1024, ("stem", *_DENSE_BLOCKS, HEAD), _DENSE_PARTS, _DENSE_STEPS, rename=densenet_name
     ),
     "efficientnet_b0": Backbone(
         _build_efficientnet_b0,
         1280,
         ("stem", *dict.fromkeys(_EFFICIENT_PARTS.values())),
         _EFFICIENT_PARTS,
+        _EFFICIENT_STEPS,
         rename=efficientnet_name,
     ),
     "vgg11_bn": _vgg(VGG11),

@@ -1,0 +1,193 @@
+"""Blocks: a backbone cut at a freeze boundary, and its pooled features after every block.
+
+A boundary is named by the first block behind it: everything before `layer4` is the lower part at the boundary
+`layer4`, and `layer4` with the head is the upper part. Parts share their modules, and the names of their parameters,
+with the whole network: to train the upper part is to train the network.
+"""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from pipeline.learning.backbones import BACKBONES, FLATTEN, HEAD, WIDEN, head_of, pooling_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def lower(network: "nn.Module", backbone: str, boundary: str) -> "nn.Module":
+    """Give the part of a network before a boundary: images (batch, channels, height, width) to maps."""
+    blocks = BACKBONES[backbone].blocks
+    return part(network, backbone, blocks[: blocks.index(boundary)])
+
+
+def upper(network: "nn.Module", backbone: str, boundary: str) -> "nn.Module":
+    """Give the part of a network from a boundary on: maps (batch, channels, height, width) to logits."""
+    blocks = BACKBONES[backbone].blocks
+    return part(network, backbone, blocks[blocks.index(boundary) :])
+
+
+def feature_blocks(backbone: str) -> tuple[str, ...]:
+    """Name the blocks after which features can be taken: all but the head."""
+    return tuple(block for block in BACKBONES[backbone].blocks if block != HEAD)
+
+
+def boundary_of(trained: frozenset[str], backbone: str) -> str:
+    """Name the boundary below which nothing is trained: the first of the trained blocks, the head if there is none.
+
+    Examples
+    --------
+    >>> boundary_of(frozenset({"layer4", "head"}), "resnet18"), boundary_of(frozenset(), "resnet18")
+    ('layer4', 'head')
+    """
+    return next((block for block in BACKBONES[backbone].blocks if block in trained), HEAD)
+
+
+def features_after_blocks(
+    network: "nn.Module", backbone: str, images: "Tensor", *, keep: str | None = None, until: str | None = None
+) -> tuple[list["Tensor"], "Tensor | None"]:
+    """Compute the features after every block in one forward pass.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on the device of the images.
+    images
+        Shape (batch, channels, height, width), normalised.
+    keep
+        A boundary whose maps are wanted too; None: no maps.
+    until
+        The last block whose features are wanted; None: all.
+
+    Returns
+    -------
+    tuple
+        For each of `feature_blocks` a float32 tensor (batch, features): the mean of each map over its pixels, and
+        after the last block exactly what enters the head. Then the maps at the boundary `keep`, or None.
+    """
+    blocks = BACKBONES[backbone].blocks
+    found: list[Tensor] = []
+    kept: Tensor | None = None
+    values = images
+    for block in blocks[:-1]:
+        kept = values if block == keep else kept
+        values = part(network, backbone, (block,))(values)
+        if block != blocks[-2]:
+            found.append(_mean_of_maps(values))
+            if block == until:
+                return found, kept
+    kept = values if keep == HEAD else kept
+    if kept is values:
+        kept = values.clone()  # the head's first step may work in place
+    found.append(_enters_head(network, backbone, values))
+    return found, kept
+
+
+def early_network(network: "nn.Module", backbone: str, used: tuple[str, ...], head: "nn.Linear") -> "nn.Module":
+    """Give a network that ends early: the blocks up to the last of `used`, their pooled features, a linear head.
+
+    Parameters
+    ----------
+    network
+        Its modules are shared.
+    used
+        Blocks, in their order, after which features are taken; those of several blocks are joined.
+    head
+        Takes the features of `used` one after the other, shape (classes, features).
+    """
+    return _early_class()(network, backbone, used, head)
+
+
+def _mean_of_maps(values: "Tensor") -> "Tensor":
+    wide = values.float()
+    return wide.flatten(2).mean(dim=2) if wide.ndim > 2 else wide
+
+
+def _enters_head(network: "nn.Module", backbone: str, values: "Tensor") -> "Tensor":
+    """Run the head but for its linear layer; maps are averaged in 32 bits, as `pipeline.learning.inference` does."""
+    if values.ndim == 2:
+        return values.float()
+    linear, pooling = head_of(network), pooling_of(network)
+    for name in BACKBONES[backbone].steps[-1]:
+        module = None if name in (FLATTEN, WIDEN) else network.get_submodule(name)
+        if module is linear:
+            break
+        values = values.float() if module is pooling else values
+        values = values.flatten(1) if module is None else module(values)
+    return values.float()
+
+
+def part(network: "nn.Module", backbone: str, blocks: tuple[str, ...]) -> "nn.Module":
+    """Give consecutive blocks of a network as a network of their own, with the same modules and names."""
+    facts = BACKBONES[backbone]
+    steps = [step for block, steps in zip(facts.blocks, facts.steps, strict=True) if block in blocks for step in steps]
+    return _part_class()(network, tuple(steps))
+
+
+def _place(root: "nn.Module", name: str, module: "nn.Module") -> None:
+    """Register a module under a dotted name, making the modules above it."""
+    from torch import nn
+
+    *above, last = name.split(".")
+    for word in above:
+        if word not in root._modules:
+            root.add_module(word, nn.Module())
+        root = root.get_submodule(word)
+    root.add_module(last, module)
+
+
+@functools.cache
+def _part_class() -> "type[nn.Module]":
+    import torch
+    from torch import nn
+
+    class Part(nn.Module):
+        """Consecutive steps of a network's forward pass, under the network's own names."""
+
+        def __init__(self, network: nn.Module, steps: tuple[str, ...]) -> None:
+            super().__init__()
+            self.steps = steps
+            for name in dict.fromkeys(step for step in steps if step not in (FLATTEN, WIDEN)):
+                _place(self, name, network.get_submodule(name))
+
+        def forward(self, values: "Tensor") -> "Tensor":
+            cut = self.steps.index(WIDEN) if WIDEN in self.steps else len(self.steps)
+            values = self._run(values, self.steps[:cut])
+            if cut == len(self.steps):
+                return values
+            with torch.autocast(device_type=values.device.type, enabled=False):
+                return self._run(values.float(), self.steps[cut:])
+
+        def _run(self, values: "Tensor", steps: tuple[str, ...]) -> "Tensor":
+            for step in steps:
+                if step == FLATTEN:
+                    values = torch.flatten(values, 1)
+                elif step != WIDEN:
+                    values = self.get_submodule(step)(values)
+            return values
+
+    return Part
+
+
+@functools.cache
+def _early_class() -> "type[nn.Module]":
+    import torch
+    from torch import nn
+
+    class EarlyNetwork(nn.Module):
+        """A backbone whose head sits on the pooled features of chosen blocks."""
+
+        def __init__(self, network: nn.Module, backbone: str, used: tuple[str, ...], head: nn.Linear) -> None:
+            super().__init__()
+            self.backbone = backbone
+            self.used = used
+            self.network = network
+            self.head = head
+
+        def forward(self, images: "Tensor") -> "Tensor":
+            parts, _ = features_after_blocks(self.network, self.backbone, images, until=self.used[-1])
+            names = feature_blocks(self.backbone)
+            joined = torch.cat([parts[names.index(name)] for name in self.used], dim=1)
+            logits: Any = self.head(joined)
+            return logits  # type: ignore[no-any-return]
+
+    return EarlyNetwork
