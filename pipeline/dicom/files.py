@@ -160,7 +160,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def opened(
-    path: Path, largest_inflated_bytes: int, tags: tuple[int, ...] = (), *, with_pixels: bool = False
+    path: Path | str, largest_inflated_bytes: int, tags: tuple[int, ...] = (), *, with_pixels: bool = False
 ) -> Iterator[Source]:
     """Open a DICOM file without following a link and without waiting for a pipe.
 
@@ -300,7 +300,7 @@ def head_sha256(source: Source) -> str:
     return hashlib.sha256(source.size_bytes.to_bytes(8, "big") + head[:_DIGEST_BYTES]).hexdigest()
 
 
-def whole_sha256(path: Path) -> str:
+def whole_sha256(path: Path | str) -> str:
     """Digest all bytes of a file.
 
     Raises
@@ -315,7 +315,7 @@ def whole_sha256(path: Path) -> str:
         raise FileFault("UNREADABLE_FILE") from None
 
 
-def _open_regular(path: Path) -> io.BufferedReader:
+def _open_regular(path: Path | str) -> io.BufferedReader:
     try:
         # O_NONBLOCK: opening a pipe must not wait for a writer; it changes nothing for a regular file.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -328,9 +328,9 @@ def _open_regular(path: Path) -> io.BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def _is_regular(path: Path) -> bool:
+def _is_regular(path: Path | str) -> bool:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
         return True  # it is gone or out of reach: unreadable, of whatever type it is
 

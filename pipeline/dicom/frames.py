@@ -134,7 +134,7 @@ def plane_facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def with_planes(path: Path, instance: Instance, room_bytes: int) -> Instance:
+def with_planes(path: Path | str, instance: Instance, room_bytes: int) -> Instance:
     """Read where each frame of a file lies, if it holds several slices; other files come back as they are.
 
     Parameters

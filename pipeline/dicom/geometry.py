@@ -121,7 +121,7 @@ def _tilt(step: FloatArray, normal: FloatArray, count: int, pixel: FloatArray) -
 
 def _uniform(cosines: FloatArray, spacings: FloatArray) -> str:
     """Check that all slices have one valid orientation and one valid spacing."""
-    if not all(is_orientation(values) for values in cosines):
+    if not all(is_orientation(values) for values in set(map(tuple, cosines.tolist()))):
         return "BAD_GEOMETRY"
     if not np.isfinite(spacings).all() or (spacings <= 0).any():
         return "BAD_GEOMETRY"

@@ -12,6 +12,7 @@ from pydicom.uid import UID
 
 from pipeline.core.records import Instance
 from pipeline.dicom import elements
+from pipeline.dicom.decoding import is_decodable
 from pipeline.dicom.files import (
     INFLATION_ROOM_BYTES,
     FileFault,
@@ -32,7 +33,6 @@ from pipeline.dicom.pixel_format import (
     pixel_element,
     pixel_format,
 )
-from pipeline.dicom.pixels import is_decodable
 
 # Modalities whose instances are slices of a volume; every other one holds images that stand alone.
 SLICE_MODALITIES = frozenset({"CT", "MR", "PT"})
@@ -56,7 +56,9 @@ _AGE_CHARACTERS = 4  # nnnD, nnnW, nnnM or nnnY (PS3.5, table 6.2-1)
 _DATE_CHARACTERS = 8
 
 
-def read_header(path: Path, relative_path: str, *, modalities: Collection[str], largest_bytes: int) -> Instance | str:
+def read_header(
+    path: Path | str, relative_path: str, *, modalities: Collection[str], largest_bytes: int
+) -> Instance | str:
     """Read what one file says about itself, and prove what can be proved without decoding its pixels.
 
     Parameters
@@ -141,7 +143,7 @@ def _instance(source: Source, relative_path: str, modalities: Collection[str], l
         raise FileFault(fault.code, slot) from None
 
 
-def _with_planes(path: Path, found: Instance, room_bytes: int) -> Instance:
+def _with_planes(path: Path | str, found: Instance, room_bytes: int) -> Instance:
     try:
         return with_planes(path, found, room_bytes)
     except FileFault as fault:
@@ -228,7 +230,7 @@ def _record(dataset: Dataset, source: Source, relative_path: str, sop_class: str
         rows=form.rows,
         columns=form.columns,
         frames=form.frames,
-        samples_per_pixel=1,
+        samples_per_pixel=form.samples,
         bits_allocated=form.bits_allocated,
         bits_stored=form.bits_stored,
         is_signed=form.is_signed,

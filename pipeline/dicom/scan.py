@@ -198,7 +198,9 @@ class _Lots(Sequence[Sequence[str]]):
 
 
 def _look(root: str, modalities: frozenset[str], largest_bytes: int, path: str) -> Instance | str:
-    return read_header(Path(root, from_text(path)), path, modalities=modalities, largest_bytes=largest_bytes)
+    # One of a million: as text it takes a tenth of the time that a path object takes.
+    file = f"{root}{os.sep}{from_text(path)}"
+    return read_header(file, path, modalities=modalities, largest_bytes=largest_bytes)
 
 
 def _look_at_lot(look: Look, lot: Sequence[str]) -> list[Instance | str]:

@@ -13,11 +13,11 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pipeline.core.records import Instance
+from pipeline.dicom.decoding import stored_pixels
 from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, Source
 from pipeline.dicom.frames import CLASSIC, EnhancedObject, set_element
 from pipeline.dicom.mosaic import tile, tiles_to_a_side
 from pipeline.dicom.pixel_format import PixelElement, check_pixel_data, pixel_element, pixel_format
-from pipeline.dicom.pixels import stored_pixels
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from pipeline.config import IngestSettings
 from pipeline.core.artefacts import read_parquet, read_table
 from pipeline.core.errors import DicomError
 from pipeline.core.reasons import REASONS
-from pipeline.core.records import Finding, FlowStep, Instance, MultiFrameInstance, Plane, RejectedFile
-from pipeline.dicom import scan
+from pipeline.core.records import Finding, FlowStep, Instance, RejectedFile
 from pipeline.dicom.archives import source_root
 from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
 from pipeline.stages.ingest import ingest
-from tests.dicom.samples import ct, radiograph, with_pixels, write
+from tests.acceptance.convert import oblique_ct
+from tests.dicom.multiframe import enhanced, item
+from tests.dicom.samples import radiograph, with_pixels, write
 
 TABLES = ("restricted/instances.parquet", "restricted/rejected.tsv", "rejections.tsv", "flow/ingest.tsv")
 
@@ -208,27 +209,12 @@ def test_a_directory_file_stands_for_its_folder(archive, tmp_path):
         run(archive / "DICOMDIR", archive / "results")
 
 
-def test_a_file_counts_once_however_many_of_its_frames_are_kept(tmp_path, monkeypatch):
-    for number in range(2):
-        write(tmp_path / "raw" / f"{number}.dcm", with_pixels(ct(SOPInstanceUID=f"1.2.3.{number}")))
-    real = scan.read_header
-
-    def of_frames(path, *arguments, **options):
-        found = real(path, *arguments, **options)
-        kinds = ("LOCALIZER", "M") if path.name == "1.dcm" else ("LOCALIZER", "SCOUT")
-        planes = tuple(
-            Plane(
-                image_position_mm=(0, 0, 2.5 * number),
-                image_orientation=found.image_orientation,
-                pixel_spacing_mm=found.pixel_spacing_mm,
-                image_type=("ORIGINAL", "PRIMARY", kind),
-            )
-            for number, kind in enumerate(kinds)
-        )
-        values = {name: value for name, value in found if name in Instance.model_fields}
-        return MultiFrameInstance(**values, planes=planes)
-
-    monkeypatch.setattr(scan, "read_header", of_frames)
+def test_a_file_counts_once_however_many_of_its_frames_are_kept(tmp_path):
+    for number, kinds in enumerate((("LOCALIZER", "SCOUT"), ("LOCALIZER", "M"))):
+        whole = enhanced(oblique_ct(2, series=f"1.2.3.{number}"))
+        for frame, kind in zip(whole.PerFrameFunctionalGroupsSequence, kinds, strict=True):
+            frame.CTImageFrameTypeSequence = item(FrameType=["ORIGINAL", "PRIMARY", kind])
+        write(tmp_path / "raw" / f"{number}.dcm", whole)
     run(tmp_path / "raw", tmp_path / "results", modalities=("CT",))
     (step,) = read_table(tmp_path / "results" / "flow" / "ingest.tsv", FlowStep)
     rejected = read_table(tmp_path / "results" / "restricted" / "rejected.tsv", RejectedFile)
