@@ -32,7 +32,7 @@ from pydicom.uid import (
 
 from pipeline.core.records import Instance, MultiFrameInstance, Plane
 from pipeline.dicom import elements
-from pipeline.dicom.files import FileFault, opened, read_elements
+from pipeline.dicom.files import FileFault, Source, opened, read_elements
 from pipeline.dicom.geometry import is_orientation
 from pipeline.dicom.mosaic import MOSAIC_TAGS, is_mosaic, tiles
 
@@ -51,6 +51,12 @@ _NUMBER_OF_FRAMES = 0x00280008
 GROUP_TAGS = (_SHARED_GROUPS, _PER_FRAME_GROUPS)
 # Groups of a hundred thousand frames; longer ones are no header any more.
 LARGEST_GROUPS_BYTES = 256_000_000
+# A frame has a few dozen sequences; a million items take a gigabyte once they are parsed.
+_ITEM_TAG = b"\xfe\xff\x00\xe0"
+_MOST_ITEMS = 500_000
+_ITEMS_OF_ALL = 5_000
+_ITEMS_OF_A_FRAME = 300
+_CHUNK_BYTES = 1 << 24
 # Functional group: which of its elements stand for which element of a single slice.
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
@@ -98,6 +104,9 @@ _VITAL = frozenset(
         ),
     )
 )
+_TRANSFORMATION = _tag("PixelValueTransformationSequence")
+_RESCALE_TYPE = _tag("RescaleType")
+_LOOKUP_TABLE = _tag("ModalityLUTSequence")
 _DIRECTIONS = _tag("DiffusionGradientDirectionSequence")  # within the group of diffusion
 _DIRECTION = "DiffusionGradientOrientation"
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -150,13 +159,16 @@ def with_planes(path: Path | str, instance: Instance, room_bytes: int) -> Instan
     ------
     FileFault
         ``BAD_DIMENSIONS`` if header and number of frames disagree, ``BAD_GEOMETRY`` if a frame's place is missing or
-        no place, ``UNSUPPORTED_IMAGE`` if a frame says one thing twice.
+        no place, ``UNSUPPORTED_IMAGE`` if a frame says one thing twice or half a transformation,
+        ``UNREADABLE_HEADER`` if there are far more items than frames can need.
     """
     if instance.kind != "slice":
         return instance
     if instance.sop_class_uid in CLASSIC:
         with opened(path, room_bytes) as source:
-            top = read_elements(source, (*GROUP_TAGS, *_PLANE_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
+            _require_few_items(source, instance.frames)
+            tags = (*GROUP_TAGS, *_PLANE_TAGS, _LOOKUP_TABLE)
+            top = read_elements(source, tags, largest_value_bytes=LARGEST_GROUPS_BYTES)
         whole = EnhancedObject(top)
         if len(whole) != instance.frames:
             raise FileFault("BAD_DIMENSIONS")
@@ -187,6 +199,9 @@ class EnhancedObject:
         shared = _items(top, _SHARED_GROUPS)
         if len(shared) > 1:
             raise FileFault("BAD_DIMENSIONS")
+        if _LOOKUP_TABLE in top:  # of all frames, beside the transformation of each
+            raise FileFault("UNSUPPORTED_IMAGE")
+        self._said = frozenset(element.tag for group in shared for element in group.values()) & _VITAL
         self._frames = _items(top, _PER_FRAME_GROUPS)
         self._common = Dataset()
         for element in top.values():
@@ -214,7 +229,10 @@ class EnhancedObject:
         flat = Dataset()
         for element in self._common.values():
             flat[element.tag] = element
-        _lay_out(self._frames[frame - 1], flat)
+        own = self._frames[frame - 1]
+        if any(element.tag in self._said for element in own.values()):
+            raise FileFault("UNSUPPORTED_IMAGE")  # a group is shared, or a frame's own (PS3.3, C.7.6.16.1.1)
+        _lay_out(own, flat)
         set_element(flat, "InstanceNumber", str(frame))
         return flat
 
@@ -226,10 +244,24 @@ def set_element(dataset: Dataset, keyword: str, value: Any) -> None:
         dataset.add_new(tag, dictionary_VR(tag), value)
 
 
+def _require_few_items(source: Source, frames: int) -> None:
+    """Refuse a made-up file whose sequences would fill the memory, before they are parsed; 8 bytes make an item."""
+    position = source.body.tell()
+    most = min(_MOST_ITEMS, _ITEMS_OF_ALL + frames * _ITEMS_OF_A_FRAME)
+    found, rest = 0, b""
+    while chunk := source.body.read(_CHUNK_BYTES):
+        found += (rest + chunk).count(_ITEM_TAG)
+        rest = chunk[1 - len(_ITEM_TAG) :]
+        if found > most:
+            raise FileFault("UNREADABLE_HEADER")
+    source.body.seek(position)
+
+
 def _plane(header: Dataset) -> Plane:
     facts = plane_facts(header)
     orientation = facts["image_orientation"]
-    if not facts["image_position_mm"] or not facts["pixel_spacing_mm"] or orientation is None:
+    spacing = elements.positive_pair(header, "PixelSpacing")  # that of a detector is no spacing of slices
+    if not facts["image_position_mm"] or not spacing or orientation is None:
         raise FileFault("BAD_GEOMETRY")
     if not _is_orientation(orientation):
         raise FileFault("BAD_GEOMETRY")
@@ -258,6 +290,8 @@ def _lay_out(group: Dataset, flat: Dataset) -> None:
         if len(items) > 1 and tag in _VITAL:
             raise FileFault("UNSUPPORTED_IMAGE")
         for item in items[:1]:
+            if tag == _TRANSFORMATION and not all(part in item for part in names if part != _RESCALE_TYPE):
+                raise FileFault("UNSUPPORTED_IMAGE")
             for element in list(item.values()):
                 target = names.get(element.tag)
                 if target is None:

@@ -163,7 +163,8 @@ def _checked(
         raise FileFault("UNSUPPORTED_IMAGE")
     form = pixel_format(dataset, largest_bytes)
     is_enhanced = sop_class in CLASSIC and modality in SLICE_MODALITIES
-    if form.frames != 1 and not is_enhanced:
+    is_swapped = form.frame_bytes % 2 and not source.is_little_endian  # in pairs across frames (PS3.5, annex D)
+    if (form.frames != 1 and not is_enhanced) or (is_enhanced and (form.is_colour or is_swapped)):
         raise FileFault("UNSUPPORTED_IMAGE")
     if not is_decodable(source.transfer_syntax_uid):
         raise FileFault("UNSUPPORTED_TRANSFER_SYNTAX")

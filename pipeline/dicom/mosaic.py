@@ -1,14 +1,16 @@
 """Mosaics: the slices of one volume laid out as tiles of one image, as Siemens scanners write them.
 
 Where the tiles belong stands in the scanner's private header (CSA), which nibabel reads: how many there are, and
-the direction in which they follow one another. Image Position (Patient) is that of a slice as large as the whole
-mosaic about the same centre.
+the direction in which they follow one another. Their number must agree with the scanner's protocol, or else the size
+of a tile with the acquisition matrix. Image Position (Patient) is that of a slice as large as the whole mosaic about
+the same centre.
 
 References
 ----------
 https://nipy.org/nibabel/dicom/dicom_mosaic.html
 """
 
+import re
 from collections.abc import Iterable
 from math import isqrt
 
@@ -24,11 +26,15 @@ _GROUP = 0x0029
 _CREATOR = "SIEMENS CSA HEADER"
 _BLOCKS = range(0x10, 0x18)  # private blocks in which the header may stand
 _IMAGE_HEADER = 0x10  # its element within the block
+_SERIES_HEADER = 0x20  # the series' header, which holds the protocol as text
+_SLICES = re.compile(rb"sSliceArray\.lSize\s*=\s*(0x[0-9a-fA-F]{1,4}|[0-9]{1,4})\s")
 _SPACING = "SpacingBetweenSlices"
+_MATRIX = "AcquisitionMatrix"
 MOSAIC_TAGS = (
     0x00180088,
+    0x00181310,
     *(_GROUP << 16 | block for block in _BLOCKS),
-    *(_GROUP << 16 | block << 8 | _IMAGE_HEADER for block in _BLOCKS),
+    *(_GROUP << 16 | block << 8 | part for block in _BLOCKS for part in (_IMAGE_HEADER, _SERIES_HEADER)),
 )
 _UNIT_TOLERANCE = 1e-3
 _MOST_TILES = 1024
@@ -65,6 +71,8 @@ def tiles(instance: Instance, private: Dataset) -> MultiFrameInstance | None:
     if instance.rows % side or instance.columns % side or not _is_normal(normal, row, column):
         return None
     rows, columns = instance.rows // side, instance.columns // side
+    if not _is_confirmed(private, count, max(rows, columns)):
+        return None
     first = np.asarray(position) + (
         row * pixel[1] * (instance.columns - columns) / 2 + column * pixel[0] * (instance.rows - rows) / 2
     )
@@ -123,6 +131,18 @@ def _private_facts(private: Dataset) -> tuple[int, NDArray[np.float64]] | None:
         is_direction = normal.shape == (3,) and bool(np.isfinite(normal).all())
         return (count, normal) if 1 <= count <= _MOST_TILES and is_direction else None
     return None
+
+
+def _is_confirmed(private: Dataset, count: int, longest: int) -> bool:
+    """Tell whether a second witness agrees on the number of tiles: one number alone could cut slices to pieces."""
+    for block in _BLOCKS:
+        tag = _GROUP << 16 | block << 8 | _SERIES_HEADER
+        value = private[tag].value if tag in private else None
+        if isinstance(value, bytes) and (found := _SLICES.search(value)):
+            return int(found[1], 0) == count
+    matrix = elements.numbers(private, _MATRIX, 4)
+    # Images may be interpolated to twice the matrix.
+    return matrix is not None and longest in {max(matrix), 2 * max(matrix)}
 
 
 def _is_normal(normal: NDArray[np.float64], row: NDArray[np.float64], column: NDArray[np.float64]) -> bool:

@@ -40,8 +40,8 @@ _MOST_FRAGMENTS = 100_000  # of one frame; the standard's own writers use one
 _CODESTREAM_HEAD_BYTES = 1 << 16
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ (ISO/IEC 15444-1, A.4.1 and A.5.1)
 _CODESTREAM_TAIL_BYTES = 64
-_PADDING = b"\0\xff"  # zero by the standard, 255 by the reference encoder of WG-04
-_END_OF_CODESTREAM = b"\xff\xd9"  # EOC of JPEG 2000, EOI of JPEG and JPEG-LS
+CODESTREAM_PADDING = b"\0\xff"  # zero by the standard, 255 by the reference encoder of WG-04
+END_OF_CODESTREAM = b"\xff\xd9"  # EOC of JPEG 2000, EOI of JPEG and JPEG-LS
 # JPEG start-of-frame markers (ITU-T T.81, table B.1; T.87 for JPEG-LS), without DHT, JPG and DAC.
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _JPEG_MARKER = 0xFF
@@ -242,7 +242,7 @@ def check_pixel_data(source: Source, found: PixelElement, expected: PixelFormat)
         raise FileFault("BAD_DIMENSIONS")
     # Decoders fill up what is missing without a word; a codestream that is whole ends with its end marker.
     source.body.seek(max(found.start, found.start + found.length - _CODESTREAM_TAIL_BYTES))
-    if not source.body.read(_CODESTREAM_TAIL_BYTES).rstrip(_PADDING).endswith(_END_OF_CODESTREAM):
+    if not source.body.read(_CODESTREAM_TAIL_BYTES).rstrip(CODESTREAM_PADDING).endswith(END_OF_CODESTREAM):
         raise FileFault("TRUNCATED_FILE")
 
 

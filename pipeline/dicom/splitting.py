@@ -6,18 +6,26 @@ beside one another, so that it is decoded first; the tiles are written without c
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate, generate_fragments
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pipeline.core.records import Instance
 from pipeline.dicom.decoding import stored_pixels
 from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, Source
 from pipeline.dicom.frames import CLASSIC, EnhancedObject, set_element
 from pipeline.dicom.mosaic import tile, tiles_to_a_side
-from pipeline.dicom.pixel_format import PixelElement, check_pixel_data, pixel_element, pixel_format
+from pipeline.dicom.pixel_format import (
+    CODESTREAM_PADDING,
+    END_OF_CODESTREAM,
+    PixelElement,
+    check_pixel_data,
+    pixel_element,
+    pixel_format,
+)
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,9 @@ def _frames(source: Source, found: Dataset, instances: Sequence[Instance]) -> It
     check_pixel_data(source, place, form)
     value = _value(source, place)
     wanted = {one.frame: one for one in instances}
-    if form.frame_bytes % 2 and not source.is_little_endian:
-        raise FileFault("UNSUPPORTED_IMAGE")  # bytes swapped in pairs, across frames (PS3.5, annex D)
     if place.is_encapsulated:
-        pieces: Iterator[bytes] = generate_frames(value, number_of_frames=form.frames)
-        pieces = (encapsulate([piece], has_bot=False) for piece in pieces)
+        found_frames = frames_of(value, form.frames, has_end=source.transfer_syntax_uid != RLELossless)
+        pieces: Iterator[bytes] = (encapsulate([piece], has_bot=False) for piece in found_frames)
     else:
         pieces = (value[start : start + form.frame_bytes] for start in range(0, form.size_bytes, form.frame_bytes))
         pieces = (piece + bytes(len(piece) % 2) for piece in pieces)
@@ -95,9 +101,56 @@ def _frames(source: Source, found: Dataset, instances: Sequence[Instance]) -> It
         raise FileFault("TRUNCATED_FILE")
 
 
+def frames_of(value: bytes, count: int, *, has_end: bool) -> Iterator[bytes]:
+    """Take the frames out of encapsulated pixel data, if it is certain where each begins.
+
+    Parameters
+    ----------
+    value
+        The items (PS3.5, section A.4): the offset table, and fragments.
+    count
+        Number of frames.
+    has_end
+        Whether a frame is a codestream with an end marker (all but RLE).
+
+    Raises
+    ------
+    FileFault
+        ``UNDECODABLE_PIXELS`` if fragments, offset table and frames do not fit together: a frame too many in the
+        middle would move all that follow to their neighbours' places.
+    """
+    fragments = list(generate_fragments(value[8 + int.from_bytes(value[4:8], "little") :]))
+    starts = _starts(value, fragments, count)
+    for first, behind in pairwise([*starts, len(fragments)]):
+        frame = b"".join(fragments[first:behind])
+        # Within a codestream the two bytes of the end marker cannot stand (ISO/IEC 10918-1, 14495-1, 15444-1).
+        if has_end and frame.find(END_OF_CODESTREAM) != len(frame.rstrip(CODESTREAM_PADDING)) - len(END_OF_CODESTREAM):
+            raise FileFault("UNDECODABLE_PIXELS")
+        yield frame
+
+
+def _starts(value: bytes, fragments: Sequence[bytes], count: int) -> list[int]:
+    """Give the number of the fragment with which each frame begins."""
+    table = np.frombuffer(value[8 : 8 + int.from_bytes(value[4:8], "little")], "<u4").tolist()
+    places = list(accumulate((8 + len(one) for one in fragments), initial=0))[:-1]
+    if table:
+        numbers = {place: number for number, place in enumerate(places)}
+        starts = [numbers.get(place, -1) for place in table]
+        if len(table) != count or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
+            raise FileFault("UNDECODABLE_PIXELS")
+        return starts
+    if len(fragments) != count:
+        raise FileFault("UNDECODABLE_PIXELS")
+    return list(range(count))
+
+
 def _tiles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[Single]:
     """Cut the tiles out of a mosaic."""
     form, stored = stored_pixels(source, found, decoded_bytes(instances[0]) + INFLATION_ROOM_BYTES)
+    count = instances[0].frames
+    behind = range(count + 1, tiles_to_a_side(count) ** 2 + 1)
+    if any(tile(stored, count, number).any() for number in behind):
+        raise FileFault("UNDECODABLE_PIXELS")  # the private header hides a slice
     for one in instances:
         values = tile(stored, one.frames, one.frame)
         if values.shape != (one.rows, one.columns):

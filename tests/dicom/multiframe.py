@@ -82,8 +82,18 @@ def csa_header(count: int, normal: Sequence[float]) -> bytes:
     return data + bytes(4)
 
 
-def mosaic(slices: Sequence[Dataset], *, normal: Sequence[float] | None = None, csa: bytes | None = None) -> Dataset:
-    """Lay slices out as the tiles of one image, as Siemens scanners write them; they must follow their normal."""
+def mosaic(
+    slices: Sequence[Dataset],
+    *,
+    normal: Sequence[float] | None = None,
+    csa: bytes | None = None,
+    protocol: int | None = None,
+    matrix: int = 0,
+) -> Dataset:
+    """Lay slices out as the tiles of one image, as Siemens scanners write them; they must follow their normal.
+
+    `protocol` is the number of slices by the protocol (0: it does not say), `matrix` the acquisition matrix.
+    """
     first = slices[0]
     rows, columns = first.Rows, first.Columns
     side = int(np.ceil(np.sqrt(len(slices))))
@@ -111,6 +121,11 @@ def mosaic(slices: Sequence[Dataset], *, normal: Sequence[float] | None = None, 
     block = whole.private_block(0x0029, "SIEMENS CSA HEADER", create=True)
     own = way / np.linalg.norm(way) if normal is None else normal
     block.add_new(0x10, "OB", csa_header(len(slices), own) if csa is None else csa)
+    number = len(slices) if protocol is None else protocol
+    if number:  # none: the protocol does not say
+        block.add_new(0x20, "OB", b"### ASCCONV BEGIN ###\nsSliceArray.lSize\t = %d \n###" % number)
+    if matrix:
+        whole.AcquisitionMatrix = [matrix, 0, 0, matrix]
     whole.PixelData = sheet.tobytes()
     whole["PixelData"].VR = "OW"
     return whole

@@ -1,9 +1,12 @@
+import struct
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from pipeline.core.records import MultiFrameInstance
+from pipeline.dicom import frames
 from pipeline.dicom.frames import EnhancedObject
 from pipeline.dicom.headers import read_header
 from pipeline.dicom.triage import triage
@@ -95,9 +98,40 @@ def with_more_frames_than_pixels(whole):
     whole.NumberOfFrames = 5
 
 
+def with_a_group_in_both_places(whole):
+    whole.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = item(
+        RescaleSlope=3, RescaleIntercept=5, RescaleType="US"
+    )
+
+
+def with_half_a_transformation(whole):
+    whole.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence = item(RescaleIntercept=-7)
+
+
+def with_a_table_for_all(whole):
+    whole.ModalityLUTSequence = item(LUTDescriptor=[1, 0, 16], LUTData=b"\0\0", ModalityLUTType="US")
+
+
+def with_a_spacing_of_the_detector(whole):
+    shared = whole.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence = item(SliceThickness=1)
+    whole.ImagerPixelSpacing = [0.4, 0.4]
+
+
+def in_colour(whole):
+    whole.SamplesPerPixel, whole.PhotometricInterpretation, whole.PlanarConfiguration = 3, "RGB", 0
+    whole.BitsAllocated, whole.BitsStored, whole.HighBit = 8, 8, 7
+    whole.PixelData = bytes(48 * 64 * 3 * 4)
+
+
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
+        (with_a_group_in_both_places, "UNSUPPORTED_IMAGE"),
+        (with_half_a_transformation, "UNSUPPORTED_IMAGE"),
+        (with_a_table_for_all, "UNSUPPORTED_IMAGE"),
+        (with_a_spacing_of_the_detector, "BAD_GEOMETRY"),
+        (in_colour, "UNSUPPORTED_IMAGE"),
         (without_position, "BAD_GEOMETRY"),
         (with_two_positions, "UNSUPPORTED_IMAGE"),
         (with_a_frame_too_few, "BAD_DIMENSIONS"),
@@ -155,3 +189,16 @@ def test_diffusion_directions_tell_volumes_apart(tmp_path):
     kept = triage(read_object(tmp_path, whole).expanded()).kept
     assert sorted(np.unique([one.part for one in kept], return_counts=True)[1]) == [4, 4, 4]
     assert {one.part_axis for one in kept} == {"diffusion direction"}
+
+
+def test_a_file_full_of_empty_items_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    whole = enhanced(oblique_ct(4))
+    path = write(tmp_path / "a.dcm", whole)
+    content = path.read_bytes()
+    head = struct.pack("<HH2sH", 0x5200, 0x9230, b"SQ", 0)
+    at = content.index(head)
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 100_000
+    (length,) = struct.unpack_from("<L", content, at + 8)
+    path.write_bytes(content[: at + 8] + struct.pack("<L", len(items)) + items + content[at + 12 + length :])
+    monkeypatch.setattr(frames, "read_elements", pytest.fail)  # parsing them takes seconds, and 70 MB
+    assert read(path) == "UNREADABLE_HEADER"

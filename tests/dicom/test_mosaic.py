@@ -84,6 +84,22 @@ def test_a_private_header_that_makes_no_sense_is_refused(tmp_path, header):
     assert_refused(read(tmp_path, mosaic(oblique_ct(5), csa=header)))
 
 
+@pytest.mark.parametrize("count", [4, 6, 10, 16])
+def test_a_number_of_tiles_that_the_protocol_denies_is_refused(tmp_path, count):
+    slices = oblique_ct(7, shape=(48, 48))
+    normal = np.cross(*np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3))
+    assert_refused(read(tmp_path, mosaic(slices, csa=csa_header(count, normal), protocol=7)))
+    assert_refused(read(tmp_path, mosaic(slices, csa=csa_header(count, normal), protocol=0, matrix=0)))
+    if count not in {9, 8, 7, 6, 5}:
+        assert_refused(read(tmp_path, mosaic(slices, csa=csa_header(count, normal), protocol=0, matrix=48)))
+
+
+@pytest.mark.parametrize("matrix", [24, 48])
+def test_without_a_protocol_the_acquisition_matrix_confirms_the_tiles(tmp_path, matrix):
+    found = read(tmp_path, mosaic(oblique_ct(7, shape=(48, 48)), protocol=0, matrix=matrix))
+    assert isinstance(found, MultiFrameInstance)
+
+
 def test_tiles_that_do_not_follow_their_normal_are_refused(tmp_path):
     slices = oblique_ct(4)
     assert_refused(read(tmp_path, mosaic(slices, normal=np.array(slices[0].ImageOrientationPatient[:3], float))))

@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as Items
 
 from pipeline.core.errors import ArtefactError
@@ -13,9 +14,9 @@ from pipeline.dicom import rewriting
 from pipeline.dicom.headers import read_header
 from pipeline.dicom.pixels import read_pixels
 from pipeline.dicom.pseudonyms import Pseudonyms
-from pipeline.dicom.rewriting import Rewriter
+from pipeline.dicom.rewriting import FAILED, Rewriter
 from tests.acceptance.convert import oblique_ct
-from tests.dicom.multiframe import enhanced, item, mosaic
+from tests.dicom.multiframe import csa_header, enhanced, item, mosaic
 from tests.dicom.samples import write
 
 NAMES = Pseudonyms(bytes(range(32)))
@@ -71,7 +72,7 @@ def test_no_word_of_any_frame_leaves(tmp_path, make):
         group.private_block(0x2005, "MAKER OF SCANNERS", create=True).add_new(1, "LO", word())
     if make is mosaic:
         block = whole.private_block(0x0029, "SIEMENS CSA HEADER")
-        block.add_new(0x20, "OB", b"tPatientName = " + word().encode())
+        block[0x20].value += b"tPatientName = " + word().encode()
         block[0x10].value += word().encode() + b"\0"
     _, written, files = rewrite(tmp_path, whole)
     assert len(written) == len(files) == COUNT
@@ -141,6 +142,39 @@ def test_eight_bit_frames_of_odd_length_keep_their_places(tmp_path):
     for number, one in enumerate(written):
         pixels = read_pixels(tmp_path / "target" / one.series_uid / f"{one.sop_uid}.dcm")
         assert np.array_equal(pixels.values.ravel(), np.arange(63) + number - 1024)
+
+
+def test_a_slice_that_the_private_header_hides_is_noticed(tmp_path):
+    slices = oblique_ct(7)
+    normal = np.cross(*np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3))
+    _, result, files = rewrite(tmp_path, mosaic(slices, csa=csa_header(6, normal), protocol=6))
+    assert (result, files) == (FAILED, [])
+
+
+def with_fragments(path, change):
+    """Change the list of codestreams of a file, under an empty offset table."""
+    dataset = pydicom.dcmread(path)
+    frames = change(list(generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames))))
+    dataset.PixelData = encapsulate(frames, has_bot=False)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frames: [*frames[:2], frames[1], *frames[2:]],
+        lambda frames: [*frames, frames[0]],
+        lambda frames: [frames[0], frames[1].rstrip(b"\0") + frames[2], *frames[3:], frames[-1]],
+    ],
+    ids=["one twice", "one behind", "two in one"],
+)
+def test_frames_that_may_have_moved_are_refused(tmp_path, change):
+    root = tmp_path / "source"
+    path = write(root / "a.dcm", enhanced(oblique_ct(COUNT)), syntax="JPEG 2000")
+    with_fragments(path, change)
+    found = read_header(path, path.name, modalities=("CT",), largest_bytes=10_000_000)
+    assert Rewriter(root, tmp_path / "target", NAMES, 3650)(found.expanded()) == FAILED
+    assert [one for one in (tmp_path / "target").rglob("*") if one.is_file()] == []
 
 
 def test_deeply_nested_groups_end_in_a_reason_code(tmp_path):
