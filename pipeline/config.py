@@ -8,24 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.marked_yaml import KeyPath, read_yaml
 from pipeline.core.mistakes import describe_error
+from pipeline.core.section import Section
 from pipeline.learning.sources import SOURCES
+from pipeline.train_settings import NEEDED, TrainSettings
 
 DEFAULT_FILE = Path("config/config.yaml")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings; unknown keys are errors."""
-
-    # Defaults are validated too, so that a default and the same value written out give the same text (`section`).
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
-    )
 
 
 class PhantomSettings(Section):
@@ -174,106 +167,6 @@ class SplitSettings(Section):
     """Images of two patients whose 512-bit perceptual hashes differ in at most this many bits are compared closely."""
 
 
-class AugmentationSettings(Section):
-    """Random changes of training images; the ranges are symmetric around no change."""
-
-    rotation_degrees: float = Field(default=7, ge=0, le=180)
-    """Largest rotation in degrees."""
-    translation: float = Field(default=0.05, ge=0, le=0.5)
-    """Largest shift as a fraction of the image's side."""
-    scale: float = Field(default=0.1, ge=0, lt=1)
-    """Largest relative change of size."""
-    flip: bool = False
-    """Mirror left and right half of the time; off because anatomy has sides."""
-    contrast: float = Field(default=0.2, ge=0, lt=1)
-    """Largest relative change of contrast."""
-    brightness: float = Field(default=0.1, ge=0, lt=1)
-    """Largest shift of brightness as a fraction of the range."""
-    noise: float = Field(default=0.02, ge=0, lt=1)
-    """Standard deviation of added Gaussian noise as a fraction of the range."""
-
-
-# What a source cannot do without; of RadImageNet no digest is published.
-_NEEDED = {"file": ("file", "sha256"), "run": ("file",), "radimagenet": ("sha256",)}
-
-
-class WeightsSettings(Section):
-    """Where the network starts from. A bare word stands for its source: `weights: imagenet`."""
-
-    source: Literal[
-        "imagenet", "imagenet_v2", "coco", "coco_masks", "radimagenet", "medicalnet", "run", "file", "random"
-    ]
-    """A published source (`python -m pipeline weights list` shows them); `run`: the checkpoint of another study of this
-    pipeline; `file`: any file in torchvision's format; `random`: no transfer."""
-    file: Path | None = None
-    """The weights file; published ones are otherwise searched in `weights/` and the torch hub cache."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Digest the file must have; required for `file`, and for `radimagenet`, whose authors publish none."""
-    licence: str = "not stated"
-    """Licence of a `file`, or of published weights that state none; printed in the report."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_word(cls, value: object) -> object:
-        return {"source": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> "WeightsSettings":
-        missing = [f"`{key}`" for key in _NEEDED.get(self.source, ()) if getattr(self, key) is None]
-        if missing:
-            message = f"source `{self.source}` needs {' and '.join(missing)}"
-            raise ValueError(message)
-        return self
-
-
-StrategyName = Literal["full", "probe", "scratch"]
-
-
-class TrainSettings(Section):
-    """How the network is fine-tuned."""
-
-    strategy: StrategyName = "full"
-    """`full`: every layer is fine-tuned; `probe`: only a linear head; `scratch`: all layers from random weights."""
-    compare: tuple[StrategyName, ...] = ()
-    """Other strategies trained on the same folds, so that the report can say whether transfer helped."""
-    backbone: Literal[
-        "resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "efficientnet_b0", "vgg11_bn", "vgg16_bn"
-    ] = "resnet18"
-    """The network, as torchvision published it: MONAI's, and for VGG our own."""
-    weights: WeightsSettings = WeightsSettings(source="imagenet")
-    """Where the network starts from: a published source, another study, a file, or `random`."""
-    epochs: int = Field(default=20, ge=1, le=1000)
-    """Most passes over the training images."""
-    patience: int = Field(default=6, ge=1)
-    """Epochs without a better validation loss after which training stops."""
-    batch_size: int = Field(default=32, ge=2)
-    """Images in a step."""
-    learning_rate: float = Field(default=3e-5, gt=0, lt=1)
-    """Highest learning rate of AdamW for pre-trained weights; from random weights ten times as much is used."""
-    weight_decay: float = Field(default=1e-2, ge=0)
-    """Weight decay of AdamW."""
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Fraction of all steps in which the learning rate rises."""
-    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
-    """Label smoothing of the cross-entropy."""
-    balance_classes: bool = True
-    """Weight classes by the inverse of their frequency in the training part."""
-    augmentation: AugmentationSettings = AugmentationSettings()
-    """Random changes of training images."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: a GPU if there is one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 where the hardware multiplies it fast (recent GPUs, processors with AMX), else float32."""
-
-    @model_validator(mode="after")
-    def _source_has_the_backbone(self) -> "TrainSettings":
-        source = SOURCES.get(self.weights.source)
-        if source is not None and self.backbone not in source.files:
-            message = f"source `{self.weights.source}` has no {self.backbone}; it has {', '.join(source.files)}"
-            raise ValueError(message)
-        return self
-
-
 class SensitivityRule(Section):
     """Highest specificity with at least this sensitivity."""
 
@@ -386,6 +279,6 @@ def schema() -> dict[str, Any]:
     """JSON Schema of the configuration, for editors (``config/config.schema.json``)."""
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     weights = found["$defs"]["WeightsSettings"]
-    words = [name for name in SOURCES if name not in _NEEDED]  # these may stand alone
+    words = [name for name in SOURCES if name not in NEEDED]  # these may stand alone
     found["$defs"]["WeightsSettings"] = {"anyOf": [{"enum": [*words, "random"]}, weights]}
     return found

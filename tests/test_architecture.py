@@ -18,6 +18,7 @@ LIBRARIES = ("dicom", "imaging", "cohort", "learning", "evaluation", "reporting"
 FLOORS = {
     "core": 0,
     **dict.fromkeys(LIBRARIES, 1),
+    "train_settings": 1.5,  # a part of config, in a file of its own for its size
     "config": 2,
     "prerequisites": 3,
     "stages": 3,

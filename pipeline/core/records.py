@@ -317,6 +317,7 @@ class TrainingSummary(Record):
     trained_parameters: int
     frozen_parameters: int
     image_size: int
+    networks: int = 1  # trained with different seeds, their probabilities averaged; curve and epochs are the first's
     epochs: int  # epochs run
     best_epoch: int  # the epoch whose weights are used; 0 for a closed-form head
     train_images: int

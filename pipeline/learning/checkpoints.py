@@ -1,7 +1,8 @@
 """Checkpoints: tensors as safetensors with their facts as JSON, written whole or not at all; nothing is pickled.
 
 The state of a running training lies outside the workflow's declared outputs, which Snakemake deletes when it
-starts a job again. Two states are kept, so that a damaged last one costs one epoch and no more.
+starts a job again. Two states are kept, so that a damaged last one costs one epoch and no more. No state of a
+random generator is among them: all randomness comes from seeds named after what they are for.
 """
 
 import fcntl
@@ -60,7 +61,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 class StateFolder:
-    """The resumable state of one training: the two most recent epochs.
+    """The resumable state of one training: the two most recent ones.
 
     Parameters
     ----------
@@ -68,11 +69,14 @@ class StateFolder:
         Folder of this training alone.
     key
         Digest of everything the training depends on; states of another key are never resumed.
+    minutes
+        Time after which a state is written in the middle of an epoch.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, minutes: float = 10.0) -> None:
         self.folder = folder
         self.key = key
+        self.minutes = minutes
         self._saved = time.monotonic()
 
     def latest(self) -> Checkpoint | None:
@@ -92,10 +96,15 @@ class StateFolder:
         """Tell whether enough time has passed since the last state."""
         return time.monotonic() - self._saved >= SECONDS_BETWEEN_STATES
 
-    def save(self, epoch: int, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any]) -> None:
-        """Write the state after an epoch and keep one older state of the same training beside it."""
+    def is_overdue(self) -> bool:
+        """Tell whether a state has to be written before the epoch ends."""
+        return time.monotonic() - self._saved >= 60 * self.minutes
+
+    def save(self, epoch: int, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any], step: int = 0) -> None:
+        """Write the state after an epoch, or after some steps of the next, and keep one older state beside it."""
         before = sorted(self.folder.glob("epoch-*.safetensors"))
-        path = self.folder / f"epoch-{epoch:05d}.safetensors"
+        # In the order of their names, states are in the order of time: `.safetensors` stands before `.step`.
+        path = self.folder / f"epoch-{epoch:05d}{f'.step-{step:07d}' if step else ''}.safetensors"
         write_checkpoint(path, tensors, {**facts, "key": self.key})
         self._saved = time.monotonic()
         older = [other for other in before if other.name < path.name]

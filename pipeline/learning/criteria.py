@@ -1,8 +1,13 @@
 """Criteria: the numbers by which heads and epochs are compared on the validation part."""
 
 import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def calibrated_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> float:
@@ -55,3 +60,61 @@ def validation_auroc(logits: np.ndarray, classes: np.ndarray) -> float | None:
     if count == 2:
         return float(roc_auc_score(classes, logits[:, 1] - logits[:, 0]))
     return float(roc_auc_score(classes, softmax(logits, axis=1), multi_class="ovr"))
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The loss that is minimised, weighted by class: cross-entropy, or focal loss.
+
+    With targets q (smoothed labels) and probabilities p an image's loss is the sum over the classes of
+    -w q (1 - p)^gamma log(p), and a batch's the sum over its images divided by the sum of their own classes'
+    weights. With gamma 0 it is the cross-entropy. Focal loss turns down what is already right; its
+    probabilities are too unsure of themselves, and are calibrated later like all others.
+
+    Attributes
+    ----------
+    weights
+        Weight of each class, shape (classes,), on the device.
+    label_smoothing
+        Share of each label that is spread over all classes.
+    focal_gamma
+        Exponent of the focal loss; None: cross-entropy.
+
+    References
+    ----------
+    Lin et al. (2017), arXiv:1708.02002.
+    """
+
+    weights: "Tensor"
+    label_smoothing: float
+    focal_gamma: float | None = None
+
+    def mean(self, logits: "Tensor", truth: "Tensor") -> "Tensor":
+        """Loss of a whole batch: logits of shape (batch, classes), class indices of shape (batch,)."""
+        import torch
+
+        if self.focal_gamma is not None:
+            return self.sum(logits, truth) / self.weight_of(truth)
+        return torch.nn.functional.cross_entropy(
+            logits, truth, weight=self.weights, label_smoothing=self.label_smoothing
+        )
+
+    def sum(self, logits: "Tensor", truth: "Tensor") -> "Tensor":
+        """Sum of the images' losses, not yet divided by the weight of the batch."""
+        import torch
+
+        if self.focal_gamma is None:
+            return torch.nn.functional.cross_entropy(
+                logits, truth, weight=self.weights, label_smoothing=self.label_smoothing, reduction="sum"
+            )
+        classes = logits.shape[1]
+        logs = torch.log_softmax(logits, dim=1)
+        is_true = truth.unsqueeze(1) == torch.arange(classes, device=truth.device)
+        targets = is_true * (1 - self.label_smoothing) + self.label_smoothing / classes
+        # Of a probability that rounds to 1, the power of 0 has no finite gradient for exponents below 1.
+        doubt = (1 - logs.exp()).clamp_min(1e-6) ** self.focal_gamma
+        return -(self.weights * targets * doubt * logs).sum()
+
+    def weight_of(self, truth: "Tensor") -> "Tensor":
+        """Sum of the weights of a batch's classes."""
+        return self.weights[truth].sum()

@@ -1,14 +1,13 @@
-"""Fine-tuning: one loop for every strategy, seeded by name and resumable after every epoch.
+"""Fine-tuning: one loop for every strategy, seeded by name and resumable after every step.
 
-All randomness of an epoch is drawn from seeds named after the study, the fold and the epoch. A run that was
-killed therefore goes on from its last saved epoch and ends with the same weights, bit for bit, as one that
-was not.
+All randomness is drawn from seeds named after the study, the fold, the epoch and the step. A run that was killed
+therefore goes on from its last saved state and ends with the same weights, bit for bit, as one that was not.
 """
 
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,33 +16,25 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.progress import format_duration, say
 from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
+from pipeline.learning.averaging import WeightAverage
 from pipeline.learning.backbones import block_of, head_of
-from pipeline.learning.batches import Inputs, shuffled_batches
-from pipeline.learning.checkpoints import Checkpoint, StateFolder
-from pipeline.learning.criteria import calibrated_loss, validation_auroc
+from pipeline.learning.batches import Inputs, on_device, shuffled_batches
+from pipeline.learning.checkpoints import StateFolder
+from pipeline.learning.criteria import Criterion, calibrated_loss, validation_auroc
+from pipeline.learning.gradients import differentiate
 from pipeline.learning.inference import predict_logits
+from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, is_asked_to_end
+from pipeline.learning.recipes import Recipe, learning_rate_at, opening_share
+from pipeline.learning.resumption import Run
+from pipeline.learning.strategies import BlockPlan
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
 
 # A pre-trained network needs small steps, a random one large steps, for the same optimiser (AdamW).
 RANDOM_START_FACTOR = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """The numbers of a fine-tuning; their meanings are those of the configuration's section ``train``."""
-
-    epochs: int
-    patience: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup_fraction: float
-    label_smoothing: float
-    balance_classes: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +57,8 @@ class Task:
     ----------
     backbone
         Key of `pipeline.learning.backbones.BACKBONES`.
-    trained_blocks
-        Those of its blocks whose parameters are trained.
+    plan
+        Those of its blocks whose parameters are trained, from which epoch and how fast.
     is_pretrained
         The network starts from a source, with a head already fitted to its features. Batch normalisation then
         keeps the source's statistics everywhere (a few hundred images estimate them badly), and the start
@@ -79,8 +70,17 @@ class Task:
     fold: int
     seed: int
     backbone: str
-    trained_blocks: frozenset[str]
+    plan: tuple[BlockPlan, ...]
     is_pretrained: bool
+
+    def open_blocks(self, epoch: int) -> frozenset[str]:
+        """Name the blocks that are trained in an epoch."""
+        return frozenset(block.name for block in self.plan if block.first_epoch <= epoch)
+
+    @property
+    def last_opening(self) -> int:
+        """Epochs done before the last block is opened; patience does not end before."""
+        return max(block.first_epoch for block in self.plan) - 1
 
 
 class Tuned(NamedTuple):
@@ -88,26 +88,6 @@ class Tuned(NamedTuple):
 
     history: list[EpochLog]
     best_epoch: int
-
-
-@dataclass
-class _Run:
-    """What changes from epoch to epoch."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    best: dict[str, "Tensor"] = field(default_factory=dict)
-    history: list[EpochLog] = field(default_factory=list)
-
-    def is_finished(self, recipe: Recipe) -> bool:
-        """Tell whether all epochs are run or patience has ended."""
-        return self.epoch >= recipe.epochs or self.epoch - self.best_epoch >= recipe.patience
-
-    def keep(self, network: "nn.Module", loss: float) -> None:
-        """Remember the network of this epoch as the best so far."""
-        self.best_loss, self.best_epoch = loss, self.epoch
-        self.best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def class_weights(classes: np.ndarray, count: int, *, balance: bool) -> np.ndarray:
@@ -143,7 +123,8 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
     Parameters
     ----------
     network
-        With its new head; it is moved to the device.
+        With its new head; it is moved to the device. It may be the upper part of a backbone that takes what the
+        frozen part below gives, if its names are those of the backbone.
     data
         The fold's images.
     recipe
@@ -161,49 +142,30 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
     Raises
     ------
     TrainingError
-        If the loss is no longer a finite number.
+        If the loss is no longer a finite number, or the smallest batch does not fit into memory.
+    TrainingInterruptedError
+        If the process was asked to end; the state is saved.
     """
     import torch
 
     network.to(data.inputs.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = [name for name, _ in network.named_parameters() if block_of(name, task.backbone) in task.trained_blocks]
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in trained)
-    optimiser = _optimiser(network, trained, recipe, data.inputs.placement.device)
-    run = _Run()
+    run = _begin(network, data, recipe, task)
     saved = states.latest()
-    if saved is None and task.is_pretrained:
+    if saved is not None:
+        run.restore(saved)
+        steps = f" and {run.step} steps" if run.step else ""
+        say(f"fold {task.fold} {task.strategy}: resumed after epoch {run.epoch}{steps}")
+    elif task.is_pretrained:
         logits = predict_logits(network, data.inputs, data.validation_rows)
         run.keep(network, calibrated_loss(logits, data.validation_classes, data.class_weights))
-    if saved is not None:
-        _restore(saved, network, optimiser, run)
-        say(f"fold {task.fold} {task.strategy}: resumed after epoch {run.epoch}")
     started, first = time.monotonic(), run.epoch
-    while not run.is_finished(recipe):
-        run.epoch += 1
-        log = _epoch(network, optimiser, data, recipe, task, run.epoch)
-        run.history.append(log)
-        if log.validation_loss < run.best_loss:
-            run.keep(network, log.validation_loss)
-        if states.is_due() or run.is_finished(recipe):
-            states.save(run.epoch, *_freeze(network, optimiser, run))
+    while not _is_finished(run, recipe, task):
+        log = _epoch(run, data, recipe, task, states)
+        if states.is_due() or _is_finished(run, recipe, task):
+            run.save(states)
         _announce(log, recipe, run, (time.monotonic() - started) / (run.epoch - first))
     network.load_state_dict(run.best)
     return Tuned(run.history, run.best_epoch)
-
-
-def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:
-    """Learning rate of a step, counted from 0: a linear rise, then half a cosine down to 0 (Loshchilov, 2017).
-
-    References
-    ----------
-    arXiv:1608.03983
-    """
-    rising = recipe.warmup_fraction * steps
-    if step < rising:
-        return recipe.learning_rate * (step + 1) / (rising + 1)
-    share = (step - rising) / max(1.0, steps - rising)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def set_mode(network: "nn.Module", backbone: str, trained_blocks: Iterable[str], *, keep_statistics: bool) -> None:
@@ -218,43 +180,110 @@ def set_mode(network: "nn.Module", backbone: str, trained_blocks: Iterable[str],
             module.train()
 
 
-def _epoch(
-    network: "nn.Module", optimiser: "torch.optim.AdamW", data: FoldData, recipe: Recipe, task: Task, epoch: int
-) -> EpochLog:
+def _begin(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task) -> Run:
     import torch
 
-    started = time.monotonic()
-    inputs = data.inputs
-    set_mode(network, task.backbone, task.trained_blocks, keep_statistics=task.is_pretrained)
-    factor = 1.0 if task.is_pretrained else RANDOM_START_FACTOR
-    classes_of = dict(zip(data.train_rows.tolist(), data.train_classes.tolist(), strict=True))
-    weights = torch.from_numpy(data.class_weights).float().to(inputs.placement.device)
+    planned = {block.name for block in task.plan}
+    names = [name for name, _ in network.named_parameters() if block_of(name, task.backbone) in planned]
+    optimiser, ordered = _optimiser(network, names, recipe, task, data.inputs.placement.device)
+    average = WeightAverage(network, names, recipe.ema_decay) if recipe.ema_decay else None
+    run = Run(network, optimiser, ordered, average, torch.zeros((), device=data.inputs.placement.device))
+    if len(data.train_rows) == 1 and _learns_statistics(run, task):
+        what = "the training part holds one image, from which batch normalisation cannot learn its statistics"
+        raise TrainingError(what, where="train", remedy="use more images, or a source of weights")
+    return run
+
+
+def _learns_statistics(run: Run, task: Task) -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return not task.is_pretrained and any(isinstance(module, _BatchNorm) for module in run.network.modules())
+
+
+def _is_finished(run: Run, recipe: Recipe, task: Task) -> bool:
+    """Tell whether all epochs are run or patience has ended, which begins when all blocks are open."""
+    return run.epoch >= recipe.epochs or run.epoch - max(run.best_epoch, task.last_opening) >= recipe.patience
+
+
+def _open(run: Run, task: Task, epoch: int) -> None:
+    """Freeze or open blocks as planned; a frozen parameter has no gradient, and the optimiser passes it over."""
+    blocks = task.open_blocks(epoch)
+    for name, parameter in run.network.named_parameters():
+        parameter.requires_grad_(block_of(name, task.backbone) in blocks)
+    set_mode(run.network, task.backbone, blocks, keep_statistics=task.is_pretrained)
+
+
+def _steps(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFolder) -> float:
+    """Take the steps of an epoch that are still to be taken, and give the learning rate of the last one."""
+    import torch
+
+    inputs, epoch = data.inputs, run.epoch + 1
+    device = inputs.placement.device
+    _open(run, task, epoch)
     batches = shuffled_batches(data.train_rows, recipe.batch_size, task.seed, task.fold, epoch)
-    total = torch.zeros((), device=inputs.placement.device)
-    for index, rows in enumerate(batches):
-        step = (epoch - 1) * len(batches) + index
-        rate = factor * learning_rate_at(step, recipe.epochs * len(batches), recipe)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        truth = torch.tensor([classes_of[row] for row in rows.tolist()], device=inputs.placement.device)
-        seed = derive_seed(task.seed, "augmentation", task.fold, epoch, index)
-        images = inputs.train(rows, seed)
-        with inputs.placement.autocast():
-            logits = network(images)
-        loss = torch.nn.functional.cross_entropy(
-            logits.float(), truth, weight=weights, label_smoothing=recipe.label_smoothing
+    # The classes of the whole epoch go to the device at once: in each step the copy would wait for a GPU.
+    class_of = dict(zip(data.train_rows.tolist(), data.train_classes.tolist(), strict=True))
+    truth = on_device(torch.tensor([class_of[row] for rows in batches for row in rows.tolist()]), device)
+    truths = torch.split(truth, [len(rows) for rows in batches])
+    gamma = recipe.focal_gamma if recipe.loss == "focal" else None
+    weights = torch.from_numpy(data.class_weights).float().to(device)
+    criterion = Criterion(weights, recipe.label_smoothing, gamma)
+    smallest = 2 if _learns_statistics(run, task) else 1
+    if run.step == 0:
+        run.loss_sum.zero_()
+    for index in range(run.step, len(batches)):
+        rows, total = batches[index], recipe.epochs * len(batches)
+        _set_rates(run, recipe, task, (epoch - 1) * len(batches) + index, total)
+        images = inputs.train(rows, derive_seed(task.seed, "augmentation", task.fold, epoch, index))
+        done = differentiate(
+            run.network, images, truths[index], criterion, inputs.placement, pieces=run.pieces, smallest=smallest
         )
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimiser.step()
-        total += loss.detach() * len(rows)  # read once an epoch: reading it each step would wait for the GPU
-    train_loss = float(total) / len(data.train_rows)
-    logits = predict_logits(network, inputs, data.validation_rows)
-    validation_loss = calibrated_loss(logits, data.validation_classes, data.class_weights)
-    if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
-        what = f"the loss is not a finite number in epoch {epoch} of fold {task.fold} ({task.strategy})"
-        raise TrainingError(what, where="train", remedy="lower train.learning_rate, or set train.precision: float32")
-    return EpochLog(
+        run.optimiser.step()
+        if run.average is not None:
+            run.average.update()
+        run.loss_sum += done.loss * len(rows)
+        run.pieces, run.step = done.pieces, index + 1
+        if is_asked_to_end() or states.is_overdue():
+            run.save(states)
+            end_if_asked()
+    return _rate(recipe, task, epoch * len(batches) - 1, recipe.epochs * len(batches))
+
+
+def _rate(recipe: Recipe, task: Task, step: int, steps: int) -> float:
+    return (1.0 if task.is_pretrained else RANDOM_START_FACTOR) * learning_rate_at(step, steps, recipe)
+
+
+def _set_rates(run: Run, recipe: Recipe, task: Task, step: int, steps: int) -> None:
+    rate = _rate(recipe, task, step, steps)
+    for group in run.optimiser.param_groups:
+        first_step = (group["first_epoch"] - 1) * steps // recipe.epochs
+        group["lr"] = rate * group["rate"] * opening_share(step, first_step, steps, recipe)
+
+
+def _epoch(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFolder) -> EpochLog:
+    """Take an epoch's steps, judge the network, and keep it if it is the best so far."""
+    started, epoch = time.monotonic(), run.epoch + 1
+    rate = _steps(run, data, recipe, task, states)
+    train_loss = float(run.loss_sum) / len(data.train_rows)
+    with run.judged() as network:
+        try:
+            logits = predict_logits(network, data.inputs, data.validation_rows)
+        except TrainingInterruptedError:
+            is_interrupted = True
+        else:
+            is_interrupted = False
+            validation_loss = calibrated_loss(logits, data.validation_classes, data.class_weights)
+            if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+                what = f"the loss is not a finite number in epoch {epoch} of fold {task.fold} ({task.strategy})"
+                remedy = "lower train.learning_rate, or set train.precision: float32"
+                raise TrainingError(what, where="train", remedy=remedy)
+            run.epoch, run.step = epoch, 0
+            if validation_loss < run.best_loss:
+                run.keep(network, validation_loss)
+    if is_interrupted:  # only now the network has its own weights again, which are those to be saved
+        run.save(states)
+        end_if_asked()
+    log = EpochLog(
         strategy=task.strategy,
         fold=task.fold,
         epoch=epoch,
@@ -264,62 +293,36 @@ def _epoch(
         learning_rate=rate,
         seconds=time.monotonic() - started,
     )
+    run.history.append(log)
+    return log
 
 
-def _optimiser(network: "nn.Module", trained: list[str], recipe: Recipe, device: str) -> "torch.optim.AdamW":
-    """AdamW without decay for biases and normalisation, whose size carries meaning of its own."""
+def _optimiser(
+    network: "nn.Module", trained: list[str], recipe: Recipe, task: Task, device: str
+) -> tuple["torch.optim.AdamW", list[str]]:
+    """AdamW with two groups for each block, and the names of its parameters in their order.
+
+    Biases and normalisation do not decay: their size carries meaning of its own. All groups are there from the
+    start, so that a block that is opened later changes nothing for the others; its moments begin with its first
+    gradient.
+    """
     import torch
 
-    parameters = {name: value for name, value in network.named_parameters() if name in trained}
-    groups = [
-        {"params": [value for value in parameters.values() if value.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [value for value in parameters.values() if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=device == "cuda")
+    parameters = dict(network.named_parameters())
+    groups, names = [], []
+    for block in task.plan:
+        of_block = [name for name in trained if block_of(name, task.backbone) == block.name]
+        for is_matrix in (True, False):
+            members = [name for name in of_block if (parameters[name].ndim > 1) == is_matrix]
+            if members:
+                names += members
+                facts = {"rate": block.rate, "first_epoch": block.first_epoch}
+                decay = recipe.weight_decay if is_matrix else 0.0
+                groups.append({"params": [parameters[name] for name in members], "weight_decay": decay, **facts})
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=device == "cuda"), names
 
 
-def _freeze(
-    network: "nn.Module", optimiser: "torch.optim.AdamW", run: _Run
-) -> tuple[dict[str, "Tensor"], dict[str, object]]:
-    """Give the state after an epoch as tensors and facts."""
-    tensors = {f"network/{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in run.best.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items()}
-    facts: dict[str, object] = {
-        "epoch": run.epoch,
-        "best_epoch": run.best_epoch,
-        "best_loss": run.best_loss,
-        "history": [log.model_dump(mode="json") for log in run.history],
-    }
-    return tensors, facts
-
-
-def _restore(saved: Checkpoint, network: "nn.Module", optimiser: "torch.optim.AdamW", run: _Run) -> None:
-    import torch
-
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimiser": {}}
-    for name, value in saved.tensors.items():
-        part, rest = name.split("/", maxsplit=1)
-        parts[part][rest] = value
-    network.load_state_dict(parts["network"])
-    run.best = parts["best"]
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimiser"].items():
-        index, key = name.split("/")
-        moments.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
-    for parameter, state in optimiser.state.items():
-        for key, value in state.items():
-            if value.shape == parameter.shape:  # files hold plain order; fused optimisers want the parameter's own
-                state[key] = torch.empty_like(parameter).copy_(value)
-    run.epoch = int(saved.facts["epoch"])
-    run.best_epoch = int(saved.facts["best_epoch"])
-    run.best_loss = float(saved.facts["best_loss"])
-    run.history = [EpochLog.model_validate(row) for row in saved.facts["history"]]
-
-
-def _announce(log: EpochLog, recipe: Recipe, run: _Run, seconds_per_epoch: float) -> None:
+def _announce(log: EpochLog, recipe: Recipe, run: Run, seconds_per_epoch: float) -> None:
     auroc = "-" if log.validation_auroc is None else f"{log.validation_auroc:.3f}"
     mark = " *" if run.best_epoch == log.epoch else ""
     left = seconds_per_epoch * (recipe.epochs - log.epoch)

@@ -4,14 +4,16 @@ Matrix products with bfloat16 are fine inside the backbone. Pooled features and 
 are not: images would share a logit (ties move the AUROC) and heads would be fitted to rounded features.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.core.seeding import derive_seed
 from pipeline.learning.backbones import head_of, pooling_of
 from pipeline.learning.batches import Inputs, plain_batches
 from pipeline.learning.devices import Placement
+from pipeline.learning.interruption import end_if_asked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 INFERENCE_BATCH = 64  # fixed, so that results do not depend on the training batch
 
 
-def predict_logits(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> np.ndarray:
-    """Compute logits in evaluation mode.
+def predict_logits(
+    network: "nn.Module", inputs: Inputs, rows: np.ndarray, *, views: int = 0, seed: int = 0
+) -> np.ndarray:
+    """Compute logits in evaluation mode, over the plain inputs or over them and random variants (views).
 
     Parameters
     ----------
@@ -30,16 +34,42 @@ def predict_logits(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> np
         What the network takes.
     rows
         Rows of the inputs, shape (images,).
+    views
+        How many random variants of each row are looked at beside the plain one; the logits of all are averaged.
+    seed
+        Seed of the views.
 
     Returns
     -------
     ndarray
         float64 of shape (images, classes), in the order of `rows`.
+
+    Raises
+    ------
+    TrainingInterruptedError
+        If the process was asked to end.
     """
     import torch
 
+    seeds = [None, *(derive_seed(seed, "view", view) for view in range(views))]
     with torch.inference_mode():
-        return _joined(head_of(network)(features) for features in _pooled(network, inputs, rows))
+        looks = [
+            _joined(head_of(network)(features) for features in _pooled(network, inputs, rows, one)) for one in seeds
+        ]
+    return looks[0] if not views else np.mean(looks, axis=0)
+
+
+def mean_probability_logits(looks: Sequence[np.ndarray]) -> np.ndarray:
+    """Join the logits of several networks, each of shape (images, classes): their softmax is the mean probability.
+
+    The logits of one network stay as they are.
+    """
+    from scipy.special import log_softmax, logsumexp
+
+    if len(looks) == 1:
+        return looks[0]
+    joined: np.ndarray = logsumexp([log_softmax(one, axis=1) for one in looks], axis=0) - np.log(len(looks))
+    return joined
 
 
 def pooled_features(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> np.ndarray:
@@ -50,10 +80,12 @@ def pooled_features(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> n
         return _joined(_pooled(network, inputs, rows))
 
 
-def _pooled(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> "Iterator[Tensor]":
+def _pooled(network: "nn.Module", inputs: Inputs, rows: np.ndarray, seed: int | None = None) -> "Iterator[Tensor]":
     network.eval()
-    for batch in plain_batches(rows, INFERENCE_BATCH):
-        yield _pool(network, inputs.plain(batch), inputs.placement)
+    for index, batch in enumerate(plain_batches(rows, INFERENCE_BATCH)):
+        end_if_asked()
+        taken = inputs.plain(batch) if seed is None else inputs.train(batch, derive_seed(seed, index))
+        yield _pool(network, taken, inputs.placement)
 
 
 def _pool(network: "nn.Module", images: "Tensor", placement: Placement) -> "Tensor":

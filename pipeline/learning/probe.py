@@ -52,11 +52,7 @@ def fit_head(
     TrainingError
         If a class is absent from the training part.
     """
-    classes = len(class_weights)
-    present = np.unique(train_classes)
-    if len(present) < classes:
-        what = f"the training part holds {len(present)} of {classes} classes"
-        raise TrainingError(what, remedy="use fewer folds or more patients")
+    check_classes(train_classes, len(class_weights))
     mean = train.mean(axis=0)
     deviation = train.std(axis=0)
     deviation[deviation < 1e-12] = 1.0  # constant features carry nothing; dividing by 1 keeps them at 0
@@ -72,6 +68,20 @@ def fit_head(
         ]
         candidates.append(LinearHead(weight, bias, penalty, *losses))
     return min(candidates, key=lambda head: head.validation_loss)  # ties: the stronger penalty
+
+
+def check_classes(train_classes: np.ndarray, count: int) -> None:
+    """Make sure that every class can be learned: `train_classes` are class indices of shape (images,).
+
+    Raises
+    ------
+    TrainingError
+        If one is absent.
+    """
+    present = len(np.unique(train_classes))
+    if present < count:
+        what = f"the training part holds {present} of {count} classes"
+        raise TrainingError(what, remedy="use fewer folds or more patients")
 
 
 def install_head(network: "nn.Module", head: LinearHead) -> None:

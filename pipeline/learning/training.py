@@ -3,12 +3,14 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, FoldRole, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
@@ -19,17 +21,17 @@ from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.devices import Placement
 from pipeline.learning.finetuning import (
     FoldData,
-    Recipe,
     Task,
     Tuned,
     class_weights,
     fine_tune,
     restore_prevalence,
 )
-from pipeline.learning.inference import pooled_features, predict_logits
-from pipeline.learning.probe import fit_head, install_head
+from pipeline.learning.inference import mean_probability_logits, pooled_features, predict_logits
+from pipeline.learning.probe import check_classes, fit_head, install_head
+from pipeline.learning.recipes import Recipe
 from pipeline.learning.sources import Normalisation
-from pipeline.learning.strategies import STRATEGIES
+from pipeline.learning.strategies import STRATEGIES, BlockPlan, Strategy
 from pipeline.learning.weights import RANDOM, VerifiedWeights, build_network
 
 if TYPE_CHECKING:
@@ -52,6 +54,12 @@ class Study:
         Digest of the stored images, part of the resumable state's key.
     code
         Fingerprint of the code, part of the key as well.
+    views
+        Random variants of each image that are predicted beside it.
+    networks
+        How many networks each strategy trains with different seeds.
+    state_minutes
+        Time after which a state is written in the middle of an epoch.
     """
 
     classes: tuple[str, ...]
@@ -65,13 +73,16 @@ class Study:
     augmentation: Augmentation
     placement: Placement
     code: str
+    views: int = 0
+    networks: int = 1
+    state_minutes: float = 10.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network with everything that is written about it, and the inputs it wants."""
+    """The trained networks (one, or an ensemble) with everything that is written about them and their inputs."""
 
-    network: "nn.Module"
+    networks: "tuple[nn.Module, ...]"
     history: list[EpochLog]
     predictions: list[Prediction]
     summary: TrainingSummary
@@ -97,35 +108,23 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     WeightsError
         If the file does not fit the backbone.
     TrainingError
-        If the training diverges or a class is absent from the training part.
+        If the training diverges, does not fit into memory, or a class is absent from the training part.
+    TrainingInterruptedError
+        If the process was asked to end; the state is saved.
     """
     started = time.monotonic()
     strategy = STRATEGIES[name]
     used = weights if strategy.uses_source else RANDOM
-    network = build_network(study.backbone, used, seed=derive_seed(study.seed, "initialisation", study.fold))
-    replace_head(network, len(study.classes), derive_seed(study.seed, "head", study.fold))
     data = _fold_data(study, used)
-    # Fine-tuning starts from the probe: with a random head, the first steps would distort the source's features
-    # (Kumar et al., 2022, arXiv:2202.10054).
-    if strategy.head == "logistic" or used.path is not None:
-        _fit_probe(network, data)
-    tuned = Tuned([], 0)
-    blocks = strategy.trained_blocks(BACKBONES[study.backbone].blocks)
-    if strategy.head == "gradient":
-        task = Task(
-            strategy=name,
-            fold=study.fold,
-            seed=study.seed,
-            backbone=study.backbone,
-            trained_blocks=blocks,
-            is_pretrained=used.path is not None,
-        )
-        tuned = fine_tune(network, data, study.recipe, task, StateFolder(states / name, _key(name, study, used)))
-    trained = {HEAD, *blocks}
-    restore_prevalence(network, data.class_weights)
-    sizes = {True: 0, False: 0}
-    for parameter, value in network.named_parameters():
-        sizes[block_of(parameter, study.backbone) in trained] += value.numel()
+    check_classes(data.train_classes, len(study.classes))
+    plan = _plan(strategy, study)
+    networks, courses = [], []
+    for member in range(_members(strategy, study, used)):
+        if member:
+            say(f"fold {study.fold} {name}: network {member + 1} of {study.networks}")
+        network, tuned = _train(name, study, used, data, plan, _Member(member, states))
+        networks.append(network)
+        courses.append(tuned)
     summary = TrainingSummary(
         strategy=name,
         fold=study.fold,
@@ -135,11 +134,11 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         weights_file=used.path.name if used.path else "",
         weights_sha256=used.sha256,
         weights_licence=used.licence,
-        trained_parameters=sizes[True],
-        frozen_parameters=sizes[False],
+        **_sizes(networks[0], study, plan),
         image_size=study.pixels.shape[1],
-        epochs=len(tuned.history),
-        best_epoch=tuned.best_epoch,
+        networks=len(networks),
+        epochs=len(courses[0].history),
+        best_epoch=courses[0].best_epoch,
         train_images=len(data.train_rows),
         validation_images=len(data.validation_rows),
         test_images=sum(role.role == "test" for role in study.roles),
@@ -150,7 +149,78 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         seconds=time.monotonic() - started,
         software=versions(),
     )
-    return Outcome(network, tuned.history, _predict(network, data, name, study), summary, used.normalisation)
+    predictions = _predict(networks, data, name, study)
+    return Outcome(tuple(networks), courses[0].history, predictions, summary, used.normalisation)
+
+
+class _Member(NamedTuple):
+    """One network of an ensemble: its number, from 0, and the folder for the states of all."""
+
+    number: int
+    states: Path
+
+    def seed(self, study: Study) -> int:
+        """Give the study's own seed to the first network, so that an ensemble begins with what one run gives."""
+        return derive_seed(study.seed, "network", self.number) if self.number else study.seed
+
+    def folder(self, name: str) -> Path:
+        return self.states / (f"{name}-{self.number}" if self.number else name)
+
+
+def _members(strategy: Strategy, study: Study, weights: VerifiedWeights) -> int:
+    """How many networks differ by their seeds: of a logistic regression on given features there is but one."""
+    return 1 if strategy.head == "logistic" and weights.path is not None else study.networks
+
+
+def _plan(strategy: Strategy, study: Study) -> tuple[BlockPlan, ...]:
+    blocks, recipe = BACKBONES[study.backbone].blocks, study.recipe
+    plan = strategy.plan(
+        blocks,
+        epochs=recipe.epochs,
+        unfreeze_every=recipe.unfreeze_every,
+        block_rate_factor=recipe.block_rate_factor,
+    )
+    closed = [block for block in blocks if block in strategy.trained_blocks(blocks) - {one.name for one in plan}]
+    if closed:
+        say(f"train: {recipe.epochs} epochs end before these blocks would be opened: {', '.join(closed)}")
+    return plan
+
+
+def _train(
+    name: str, study: Study, used: VerifiedWeights, data: FoldData, plan: tuple[BlockPlan, ...], member: _Member
+) -> "tuple[nn.Module, Tuned]":
+    """Train one network, and take the class weights out of its head again."""
+    seed = member.seed(study)
+    network = build_network(study.backbone, used, seed=derive_seed(seed, "initialisation", study.fold))
+    replace_head(network, len(study.classes), derive_seed(seed, "head", study.fold))
+    # Fine-tuning starts from the probe: with a random head, the first steps would distort the source's features
+    # (Kumar et al., 2022, arXiv:2202.10054).
+    if STRATEGIES[name].head == "logistic" or used.path is not None:
+        _fit_probe(network, data)
+    tuned = Tuned([], 0)
+    if STRATEGIES[name].head == "gradient":
+        task = Task(
+            strategy=name,
+            fold=study.fold,
+            seed=seed,
+            backbone=study.backbone,
+            plan=plan,
+            is_pretrained=used.path is not None,
+        )
+        key = _key(name, seed, study, used)
+        tuned = fine_tune(network, data, study.recipe, task, StateFolder(member.folder(name), key, study.state_minutes))
+    restore_prevalence(network, data.class_weights)
+    return network, tuned
+
+
+def _sizes(network: "nn.Module", study: Study, plan: tuple[BlockPlan, ...]) -> dict[str, int]:
+    """Count trained and frozen parameters."""
+    trained = {HEAD, *(block.name for block in plan)}
+    sizes = {"trained_parameters": 0, "frozen_parameters": 0}
+    for parameter, value in network.named_parameters():
+        is_trained = block_of(parameter, study.backbone) in trained
+        sizes["trained_parameters" if is_trained else "frozen_parameters"] += value.numel()
+    return sizes
 
 
 def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
@@ -180,12 +250,14 @@ def _fit_probe(network: "nn.Module", data: FoldData) -> None:
     install_head(network, head)
 
 
-def _predict(network: "nn.Module", data: FoldData, name: str, study: Study) -> list[Prediction]:
+def _predict(networks: "Sequence[nn.Module]", data: FoldData, name: str, study: Study) -> list[Prediction]:
     roles: tuple[Role, ...] = ("validation", "test")
     found: list[Prediction] = []
     for part in roles:
         members = [role for role in study.roles if role.role == part]
-        logits = predict_logits(network, data.inputs, np.array([role.row for role in members]))
+        rows, seed = np.array([role.row for role in members]), derive_seed(study.seed, "views", study.fold)
+        looks = [predict_logits(network, data.inputs, rows, views=study.views, seed=seed) for network in networks]
+        logits = mean_probability_logits(looks)
         found += [
             Prediction(
                 strategy=name,
@@ -202,14 +274,14 @@ def _predict(network: "nn.Module", data: FoldData, name: str, study: Study) -> l
     return found
 
 
-def _key(name: str, study: Study, weights: VerifiedWeights) -> str:
+def _key(name: str, seed: int, study: Study, weights: VerifiedWeights) -> str:
     """Digest everything that the weights after an epoch depend on, down to the kind of processor."""
     facts = {
         "strategy": name,
         "classes": study.classes,
         "roles": [(role.row, role.label, role.role) for role in study.roles],
         "fold": study.fold,
-        "seed": study.seed,
+        "seed": seed,
         "pixels": study.pixels_sha256,
         "backbone": study.backbone,
         "weights": weights.sha256,

@@ -68,11 +68,15 @@ METRICS: dict[str, MetricWords] = {
 STRATEGIES: dict[str, str] = {
     "full": "Fine-tuned, all layers",
     "probe": "Linear probe, network frozen",
+    "last_block": "Last block fine-tuned, network below frozen",
+    "gradual": "Fine-tuned gradually, from the head down",
     "scratch": "From scratch, random start",
 }
 RANDOM_STRATEGIES: dict[str, str] = {
     "full": "All layers trained, random start",
     "probe": "Linear probe, random network",
+    "last_block": "Last block trained, random start",
+    "gradual": "Trained gradually, random start",
     "scratch": "From scratch, random start",
 }
 WEIGHTS: dict[str, str] = {

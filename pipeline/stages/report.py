@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import Config, PercentileScaling, PreprocessSettings, Section
+from pipeline.config import Config, PercentileScaling, PreprocessSettings
 from pipeline.core.artefacts import read_document
 from pipeline.core.errors import ReportError
 from pipeline.core.progress import say
 from pipeline.core.results import Evaluation
+from pipeline.core.section import Section
 from pipeline.learning.strategies import STRATEGIES
 from pipeline.reporting import methods
 from pipeline.reporting.document import MethodParagraph, Setting, StudyText, as_bytes, compose

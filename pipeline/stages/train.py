@@ -1,9 +1,9 @@
 """Fine-tune the network in one fold, and the strategies it is compared with."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cohort.splits import assert_no_leakage
-from pipeline.config import TrainSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
@@ -13,10 +13,15 @@ from pipeline.imaging.pixel_store import open_pixels
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.checkpoints import locked, write_checkpoint
 from pipeline.learning.devices import choose_placement
-from pipeline.learning.finetuning import Recipe
+from pipeline.learning.interruption import interruptible
+from pipeline.learning.recipes import Recipe
 from pipeline.learning.training import Outcome, Study, train_strategy
 from pipeline.learning.weight_files import file_digest
 from pipeline.learning.weights import WeightsChoice, verify
+from pipeline.train_settings import TrainSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def train(
@@ -63,17 +68,20 @@ def train(
         augmentation=Augmentation(**settings.augmentation.model_dump()),
         placement=choose_placement(settings.device, settings.precision, threads),
         code=fingerprint(__name__),
+        views=settings.views,
+        networks=settings.seeds,
+        state_minutes=settings.state_minutes,
     )
     place = study.placement
     started = f"{weights.source} ({weights.ancestry})" if weights.ancestry else weights.source
     say(f"train: fold {fold} on {place.device}, {place.precision}, {threads} threads, weights {started}")
-    with locked(state):
+    with locked(state), interruptible():
         names = dict.fromkeys((settings.strategy, *settings.compare))
         outcomes = [train_strategy(name, study, weights, state) for name in names]
     write_table(history, EpochLog, [log for outcome in outcomes for log in outcome.history])
     write_table(predictions, Prediction, [row for outcome in outcomes for row in outcome.predictions])
     write_table(training, TrainingSummary, [outcome.summary for outcome in outcomes])
-    _write_network(checkpoint, outcomes[0], seed, weights.ancestry)
+    _write_networks(checkpoint, outcomes[0], seed, weights.ancestry)
 
 
 def _recipe(settings: TrainSettings) -> Recipe:
@@ -86,14 +94,27 @@ def _recipe(settings: TrainSettings) -> Recipe:
         warmup_fraction=settings.warmup_fraction,
         label_smoothing=settings.label_smoothing,
         balance_classes=settings.balance_classes,
+        loss=settings.loss,
+        focal_gamma=settings.focal_gamma,
+        ema_decay=settings.ema_decay,
+        unfreeze_every=settings.unfreeze_every,
+        block_rate_factor=settings.block_rate_factor,
     )
 
 
-def _write_network(path: Path, outcome: Outcome, seed: int, ancestry: str) -> None:
+def _write_networks(path: Path, outcome: Outcome, seed: int, ancestry: str) -> None:
     """Write the weights with what is needed to use them; times stay out, so that equal runs give equal bytes."""
     summary = outcome.summary
     facts = summary.model_dump(mode="json", exclude={"seconds", "software"})
     inputs = outcome.normalisation._asdict()
     is_descendant = summary.weights_source == "run"
     more = {"seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}
-    write_checkpoint(path, outcome.network.state_dict(), {**facts, **more})
+    write_checkpoint(path, _tensors(outcome), {**facts, **more})
+
+
+def _tensors(outcome: Outcome) -> "dict[str, Tensor]":
+    """Name the weights: those of one network as they are, those of an ensemble ``network1/...`` and so on."""
+    if len(outcome.networks) == 1:
+        return outcome.networks[0].state_dict()
+    members = enumerate((network.state_dict() for network in outcome.networks), start=1)
+    return {f"network{number}/{name}": value for number, state in members for name, value in state.items()}

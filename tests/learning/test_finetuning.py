@@ -17,15 +17,15 @@ from pipeline.learning.devices import choose_placement
 from pipeline.learning.finetuning import (
     RANDOM_START_FACTOR,
     FoldData,
-    Recipe,
     Task,
     class_weights,
     fine_tune,
-    learning_rate_at,
     restore_prevalence,
     set_mode,
 )
+from pipeline.learning.recipes import Recipe, learning_rate_at
 from pipeline.learning.sources import IMAGENET_NORMALISATION
+from pipeline.learning.strategies import BlockPlan
 from pipeline.learning.weights import RANDOM, build_network
 
 CHANGES = Augmentation(
@@ -47,9 +47,17 @@ def recipe(**changes: object) -> Recipe:
     return Recipe(**{**values, **changes})
 
 
-def task(blocks: frozenset[str] = frozenset(BACKBONES["resnet18"].blocks), *, is_pretrained: bool = False) -> Task:
+ALL = BACKBONES["resnet18"].blocks
+
+
+def task(blocks: tuple[str, ...] = ALL, *, is_pretrained: bool = False, plan: tuple[BlockPlan, ...] = ()) -> Task:
     return Task(
-        strategy="full", fold=0, seed=7, backbone="resnet18", trained_blocks=blocks, is_pretrained=is_pretrained
+        strategy="full",
+        fold=0,
+        seed=7,
+        backbone="resnet18",
+        plan=plan or tuple(BlockPlan(name) for name in blocks),
+        is_pretrained=is_pretrained,
     )
 
 
@@ -135,7 +143,7 @@ def test_training_stops_when_patience_ends(tmp_path):
 @pytest.mark.slow
 def test_frozen_blocks_keep_their_weights_and_statistics(tmp_path):
     trained, before = network(), network().state_dict()
-    fine_tune(trained, fold_data(), recipe(epochs=2), task(frozenset({"layer4", "head"})), StateFolder(tmp_path, "k"))
+    fine_tune(trained, fold_data(), recipe(epochs=2), task(("layer4", "head")), StateFolder(tmp_path, "k"))
     for name, value in trained.state_dict().items():
         is_same = torch.equal(value, before[name])
         assert is_same == (block_of(name, "resnet18") not in {"layer4", "head"}), name
@@ -161,8 +169,8 @@ class _KillingStates(StateFolder):
     def is_due(self):
         return True
 
-    def save(self, epoch, tensors, facts):
-        super().save(epoch, tensors, facts)
+    def save(self, epoch, tensors, facts, step=0):
+        super().save(epoch, tensors, facts, step)
         if epoch == 2:
             raise _KilledError
 
@@ -230,11 +238,10 @@ def test_a_resumed_optimiser_has_the_layout_of_its_parameters(tmp_path):
     states = StateFolder(tmp_path, "k")
     fine_tune(network(), fold_data(), recipe(epochs=1), task(), states)
     resumed = network().to(memory_format=torch.channels_last)
-    names = [name for name, _ in resumed.named_parameters()]
-    optimiser = finetuning._optimiser(resumed, names, recipe(), "cpu")
-    finetuning._restore(states.latest(), resumed, optimiser, finetuning._Run())
+    run = finetuning._begin(resumed, fold_data(), recipe(), task())
+    run.restore(states.latest())
     checked = 0
-    for parameter, state in optimiser.state.items():
+    for parameter, state in run.optimiser.state.items():
         for value in state.values():
             if value.shape == parameter.shape and value.ndim == 4:
                 assert value.stride() == parameter.stride()

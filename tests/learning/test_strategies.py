@@ -3,10 +3,10 @@ from typing import get_args
 
 import pytest
 
-from pipeline.config import StrategyName, TrainSettings, WeightsSettings
 from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.sources import SOURCES, entries, entry
 from pipeline.learning.strategies import STRATEGIES
+from pipeline.train_settings import StrategyName, TrainSettings, WeightsSettings
 
 
 def test_the_configuration_names_exactly_the_registered_values():

@@ -105,7 +105,7 @@ def test_the_probe_leaves_the_network_as_it_was(tmp_path):
     from pipeline.core.seeding import derive_seed
 
     before = build_network("resnet18", RANDOM, seed=derive_seed(7, "initialisation", 0)).state_dict()
-    after = outcome.network.state_dict()
+    after = outcome.networks[0].state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items() if not name.startswith("fc."))
     assert outcome.summary.trained_parameters == 512 * 2 + 2
     assert outcome.summary.frozen_parameters == 11_689_512 - 513_000

@@ -2,11 +2,11 @@
 
 from typing import get_args
 
-from pipeline.config import StrategyName, WeightsSettings
 from pipeline.evaluation.areas import ACROSS_FOLDS, POOLED
 from pipeline.evaluation.flow import ORDER
 from pipeline.evaluation.metrics import METRICS
 from pipeline.reporting import vocabulary
+from pipeline.train_settings import StrategyName, WeightsSettings
 from tests.reporting.synthetic_evaluation import make_evaluation
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import DEFAULT_FILE, Config, Section, load
+from pipeline.config import DEFAULT_FILE, Config, load
 from pipeline.core.artefacts import read_document, write_document
 from pipeline.core.errors import ArtefactError, ReportError
+from pipeline.core.section import Section
 from pipeline.reporting.document import Report
 from pipeline.reporting.render import render
 from pipeline.stages.report import report

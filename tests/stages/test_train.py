@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import TrainSettings, WeightsSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import LeakageError, TrainingError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.learning.checkpoints import locked, read_checkpoint
 from pipeline.learning.weight_files import file_digest
 from pipeline.stages.train import train
+from pipeline.train_settings import TrainSettings, WeightsSettings
 
 pytestmark = pytest.mark.slow
 CLASSES = ("normal", "lesion")

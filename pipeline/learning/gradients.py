@@ -1,0 +1,108 @@
+"""Gradients of a batch, in pieces where it does not fit into memory at once."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.core.errors import TrainingError
+from pipeline.core.progress import say
+from pipeline.learning.criteria import Criterion
+from pipeline.learning.devices import Placement
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Differentiated(NamedTuple):
+    """The loss of a batch, detached and on the device, and in how many pieces it was computed in the end."""
+
+    loss: "Tensor"
+    pieces: int
+
+
+def differentiate(
+    network: "nn.Module",
+    images: "Tensor",
+    truth: "Tensor",
+    criterion: Criterion,
+    placement: Placement,
+    *,
+    pieces: int,
+    smallest: int,
+) -> Differentiated:
+    """Compute the gradients of a batch's loss; out of memory, with pieces of half the size.
+
+    The loss of a piece is divided by the weights of the whole batch, so that the gradients add up to those of
+    the whole batch. Where batch normalisation learns its statistics, each piece has its own, and the sum is an
+    approximation.
+
+    Parameters
+    ----------
+    network
+        Its gradients are replaced.
+    images, truth
+        The batch: inputs of shape (batch, ...), class indices of shape (batch,).
+    criterion
+        The loss.
+    placement
+        Device and precision.
+    pieces
+        In how many pieces to begin with.
+    smallest
+        Fewest images of a piece.
+
+    Raises
+    ------
+    TrainingError
+        If not even the smallest pieces fit.
+    """
+    while True:
+        for parameter in network.parameters():
+            parameter.grad = None
+        try:
+            return Differentiated(_add_up(network, images, truth, criterion, placement, pieces), pieces)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Beyond the except clause, because the exception holds the tensors of the failed pass.
+        pieces = _twice(pieces, len(images), smallest, placement)
+
+
+def _add_up(
+    network: "nn.Module", images: "Tensor", truth: "Tensor", criterion: Criterion, placement: Placement, pieces: int
+) -> "Tensor":
+    import torch
+
+    if pieces == 1:
+        with placement.autocast():
+            logits = network(images)
+        loss = criterion.mean(logits.float(), truth)
+        torch.autograd.backward(loss)
+        return loss.detach()
+    weight = criterion.weight_of(truth)
+    total = torch.zeros((), device=images.device)
+    for part, classes in zip(images.tensor_split(pieces), truth.tensor_split(pieces), strict=True):
+        with placement.autocast():
+            logits = network(part)
+        loss = criterion.sum(logits.float(), classes) / weight
+        torch.autograd.backward(loss)
+        total += loss.detach()
+    return total
+
+
+def _twice(pieces: int, images: int, smallest: int, placement: Placement) -> int:
+    if images // (2 * pieces) < smallest:
+        what = f"out of memory with {images // pieces} images at a time"
+        remedy = "choose a smaller preprocess.size or train.backbone, or fewer trained blocks"
+        raise TrainingError(what, where="train.batch_size", remedy=remedy)
+    if placement.device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    say(f"out of memory: batches of {images} go on in {2 * pieces} pieces; a step still counts all their images")
+    return 2 * pieces
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell a lack of memory from other faults; the processor's allocator has no exception of its own."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,129 @@
+"""The configuration's section ``train``: a part of `pipeline.config`, in a file of its own for its size."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.core.section import Section
+from pipeline.learning.sources import SOURCES
+
+
+class AugmentationSettings(Section):
+    """Random changes of training images; the ranges are symmetric around no change."""
+
+    rotation_degrees: float = Field(default=7, ge=0, le=180)
+    """Largest rotation in degrees."""
+    translation: float = Field(default=0.05, ge=0, le=0.5)
+    """Largest shift as a fraction of the image's side."""
+    scale: float = Field(default=0.1, ge=0, lt=1)
+    """Largest relative change of size."""
+    flip: bool = False
+    """Mirror left and right half of the time; off because anatomy has sides."""
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    """Largest relative change of contrast."""
+    brightness: float = Field(default=0.1, ge=0, lt=1)
+    """Largest shift of brightness as a fraction of the range."""
+    noise: float = Field(default=0.02, ge=0, lt=1)
+    """Standard deviation of added Gaussian noise as a fraction of the range."""
+
+
+# What a source cannot do without; of RadImageNet no digest is published.
+NEEDED = {"file": ("file", "sha256"), "run": ("file",), "radimagenet": ("sha256",)}
+
+
+class WeightsSettings(Section):
+    """Where the network starts from. A bare word stands for its source: `weights: imagenet`."""
+
+    source: Literal[
+        "imagenet", "imagenet_v2", "coco", "coco_masks", "radimagenet", "medicalnet", "run", "file", "random"
+    ]
+    """A published source (`python -m pipeline weights list` shows them); `run`: the checkpoint of another study of this
+    pipeline; `file`: any file in torchvision's format; `random`: no transfer."""
+    file: Path | None = None
+    """The weights file; published ones are otherwise searched in `weights/` and the torch hub cache."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Digest the file must have; required for `file`, and for `radimagenet`, whose authors publish none."""
+    licence: str = "not stated"
+    """Licence of a `file`, or of published weights that state none; printed in the report."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "WeightsSettings":
+        missing = [f"`{key}`" for key in NEEDED.get(self.source, ()) if getattr(self, key) is None]
+        if missing:
+            message = f"source `{self.source}` needs {' and '.join(missing)}"
+            raise ValueError(message)
+        return self
+
+
+StrategyName = Literal["full", "probe", "last_block", "gradual", "scratch"]
+
+
+class TrainSettings(Section):
+    """How the network is fine-tuned."""
+
+    strategy: StrategyName = "full"
+    """`full`: every layer is fine-tuned; `probe`: only a linear head; `last_block`: the last block of layers and the
+    head; `gradual`: one block after the other joins, from the head downwards; `scratch`: all layers from random
+    weights."""
+    compare: tuple[StrategyName, ...] = ()
+    """Other strategies trained on the same folds, so that the report can say whether transfer helped."""
+    backbone: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "efficientnet_b0", "vgg11_bn", "vgg16_bn"
+    ] = "resnet18"
+    """The network, as torchvision published it: MONAI's, and for VGG our own."""
+    weights: WeightsSettings = WeightsSettings(source="imagenet")
+    """Where the network starts from: a published source, another study, a file, or `random`."""
+    epochs: int = Field(default=20, ge=1, le=1000)
+    """Most passes over the training images."""
+    patience: int = Field(default=6, ge=1)
+    """Epochs without a better validation loss after which training stops."""
+    batch_size: int = Field(default=32, ge=2)
+    """Images in a step."""
+    learning_rate: float = Field(default=3e-5, gt=0, lt=1)
+    """Highest learning rate of AdamW for pre-trained weights; from random weights ten times as much is used."""
+    block_rate_factor: float = Field(default=1.0, gt=0, le=1)
+    """Learning rate of a block of layers as a share of the next one's towards the head; 1: the same for all."""
+    unfreeze_every: int = Field(default=1, ge=1)
+    """Epochs between the opening of two blocks (strategy `gradual`)."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Weight decay of AdamW."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of all steps in which the learning rate rises."""
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    """Share of each label that is spread over all classes."""
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """`focal`: cross-entropy that turns down images already told rightly, for rare classes."""
+    focal_gamma: float = Field(default=2.0, ge=0, le=10)
+    """Exponent of the focal loss; 0 is cross-entropy."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of a moving average of the weights, for example 0.99; the average is then what is validated, kept and
+    predicted with. 0: none."""
+    balance_classes: bool = True
+    """Weight classes by the inverse of their frequency in the training part."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """Random changes of training images."""
+    views: int = Field(default=0, ge=0, le=100)
+    """Randomly changed variants of each image that are predicted beside it; the logits of all are averaged."""
+    seeds: int = Field(default=1, ge=1, le=50)
+    """How many networks each strategy trains in a fold, each with seeds of its own; their probabilities are averaged.
+    A probe of source weights has nothing random and is trained once."""
+    state_minutes: float = Field(default=10.0, gt=0)
+    """Time after which the state of a training is saved in the middle of an epoch; it is saved after epochs, too."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: a GPU if there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the hardware multiplies it fast (recent GPUs, processors with AMX), else float32."""
+
+    @model_validator(mode="after")
+    def _source_has_the_backbone(self) -> "TrainSettings":
+        source = SOURCES.get(self.weights.source)
+        if source is not None and self.backbone not in source.files:
+            message = f"source `{self.weights.source}` has no {self.backbone}; it has {', '.join(source.files)}"
+            raise ValueError(message)
+        return self
