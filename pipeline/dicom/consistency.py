@@ -14,7 +14,7 @@ from pipeline.dicom.paths import from_text
 # A slice that is refused for one of these was meant to be part of its volume.
 LOSSES = (
     "TRUNCATED_FILE", "CONFLICTING_INSTANCES", "UNREADABLE_HEADER", "BAD_DIMENSIONS", "BAD_GEOMETRY",
-    "UNSUPPORTED_TRANSFER_SYNTAX",
+    "UNSUPPORTED_TRANSFER_SYNTAX", "UNSUPPORTED_IMAGE", "MISSING_IDENTITY", "UNWANTED_MODALITY",
 )  # fmt: skip
 _GROUPS_BETWEEN_COMMITS = 100
 

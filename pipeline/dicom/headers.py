@@ -49,6 +49,7 @@ _KEYWORDS = (
 )  # fmt: skip
 _TAGS = tuple(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds (PS3.4, B.5)
+_OTHER_KINDS = frozenset({"UNSUPPORTED_IMAGE", "MISSING_IDENTITY", "UNWANTED_MODALITY"})
 _is_orientation = lru_cache(maxsize=64)(is_orientation)  # the slices of a series share theirs
 _YEARS_OF = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _OLDEST_YEARS = 150
@@ -137,7 +138,10 @@ def _instance(source: Source, relative_path: str, modalities: Collection[str], l
     try:
         return _checked(dataset, source, relative_path, modalities, largest_bytes)
     except FileFault as fault:
-        if elements.text(dataset, "Modality") not in SLICE_MODALITIES:
+        is_slice = elements.text(dataset, "Modality") in SLICE_MODALITIES
+        if fault.code in _OTHER_KINDS:  # may be something else that is filed in the series, unless it has a place there
+            is_slice = all(keyword in dataset for keyword in ("ImagePositionPatient", "ImageOrientationPatient"))
+        if not is_slice:
             raise
         slot = Slot(elements.text(dataset, "SeriesInstanceUID"), elements.text(dataset, "SOPInstanceUID"))
         raise FileFault(fault.code, slot) from None

@@ -14,7 +14,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from pipeline.core.artefacts import replacing
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import ArtefactError, PipelineError
 from pipeline.core.records import Instance
 from pipeline.dicom import elements
 from pipeline.dicom.confidentiality import Identity, deidentified, fixed_words, profile
@@ -117,6 +117,25 @@ class Rewriter:
         except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
             return FAILED
 
+    def take_back(self, written: Rewritten) -> None:
+        """Remove a file that was written.
+
+        Raises
+        ------
+        ArtefactError
+            If it cannot be removed.
+        """
+        path = self._target(written)
+        try:
+            path.unlink()
+        except OSError as error:
+            what = f"cannot remove a file ({error.strerror})"
+            raise ArtefactError(what, where=str(path), remedy="check the permissions") from error
+
+    def _target(self, written: Rewritten) -> Path:
+        series = f"{written.series_uid}-{written.part}" if written.part else written.series_uid
+        return self.target / series / f"{written.sop_uid}.dcm"
+
     def _rewrite(self, instances: Sequence[Instance]) -> list[Rewritten]:
         first = instances[0]
         with opened(self._inside_source(first), decoded_bytes(first) + INFLATION_ROOM_BYTES) as file:
@@ -152,8 +171,7 @@ class Rewriter:
         header = encoded_header(result, syntax)
         _refuse_leaks(result, b"".join(header), tokens, pixels if single.place.is_encapsulated else b"")
         written = self._describe(result, single, digest)
-        series = f"{written.series_uid}-{written.part}" if written.part else written.series_uid
-        target = self.target / series / f"{written.sop_uid}.dcm"
+        target = self._target(written)
         with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
             stream.writelines(encoded_file(header, syntax, single.place, pixels))
         return target, written

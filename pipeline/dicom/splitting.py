@@ -21,6 +21,7 @@ from pipeline.dicom.mosaic import tile, tiles_to_a_side
 from pipeline.dicom.pixel_format import (
     CODESTREAM_PADDING,
     END_OF_CODESTREAM,
+    NATIVE,
     PixelElement,
     check_pixel_data,
     pixel_element,
@@ -43,6 +44,12 @@ def decoded_bytes(instance: Instance) -> int:
     """Give the length of a file's decoded pixels, tiles without content included."""
     frame = instance.rows * instance.columns * instance.samples_per_pixel * instance.bits_allocated // 8
     return frame * max(instance.frames, tiles_to_a_side(instance.frames) ** 2)
+
+
+def needs_decoder(instance: Instance) -> bool:
+    """Tell whether splitting the file of an instance takes a decoder."""
+    is_tile = bool(instance.frame) and instance.sop_class_uid not in CLASSIC
+    return is_tile and instance.transfer_syntax_uid not in NATIVE
 
 
 def singles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[Single]:

@@ -7,7 +7,8 @@ slices are stacked; triage only sorts. Images that stand alone (radiographs) pas
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations, pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,8 @@ AXES: dict[str, Callable[[Instance], Hashable]] = {
     "trigger time": lambda one: one.trigger_time_ms,
     "acquisition time": lambda one: one.acquisition_time or None,
 }
+# These may change within one volume; they count where the order of instance numbers does not contradict.
+_WEAK = frozenset({"acquisition number", "trigger time", "acquisition time"})
 _BY_ORDER = "order of instance numbers"
 _BY_FRAME = "frame of reference or orientation"
 # Slices that differ in these are not slices of one volume, even where they do not lie on one another.
@@ -59,7 +62,8 @@ def triage(instances: Iterable[Instance]) -> Sorted:
     -------
     Sorted
         In the order of the instances given. Reason codes are ``LOCALIZER``, ``MOSAIC_IMAGE``, ``SECONDARY_IMAGE`` and
-        ``SERIES_INCOMPLETE`` (of a concatenation, files are missing).
+        ``SERIES_INCOMPLETE`` (of a concatenation, files are missing; or of a volume, slices that others in its place
+        have).
 
     References
     ----------
@@ -76,7 +80,11 @@ def triage(instances: Iterable[Instance]) -> Sorted:
             series[one.series_uid].append(one)
     for series_uid in [name for name, slices in series.items() if _lacks_a_file(slices)]:
         refused += [(one, "SERIES_INCOMPLETE") for one in series.pop(series_uid)]
-    places = {id(one): label for slices in series.values() for one, label in _labelled(slices)}
+    places: dict[int, tuple[int, str]] = {}
+    for slices in series.values():
+        labels, short = _labelled(slices)
+        places.update((id(one), label) for one, label in labels)
+        refused += [(one, "SERIES_INCOMPLETE") for one in short]
     left_out = {id(one) for one, _ in refused}
     kept = tuple(
         one.model_copy(update={"part": places[id(one)][0], "part_axis": places[id(one)][1]})
@@ -113,17 +121,27 @@ def _lacks_a_file(slices: Sequence[Instance]) -> bool:
     return any(found != set(range(1, max(totals[uid], len(found)) + 1)) for uid, found in numbers.items())
 
 
-def _labelled(slices: Sequence[Instance]) -> list[tuple[Instance, tuple[int, str]]]:
-    """Give each slice of a series its part and the axis."""
+class _Division(NamedTuple):
+    """Slices of one orientation as volumes, what tells these apart, and those that lack slices which others have."""
+
+    axis: str
+    volumes: list[list[Instance]]
+    short: list[list[Instance]]
+
+
+def _labelled(slices: Sequence[Instance]) -> tuple[list[tuple[Instance, tuple[int, str]]], list[Instance]]:
+    """Give each slice of a series its part and the axis; and those of parts that are not whole."""
     volumes: list[tuple[str, list[Instance]]] = []
+    short: list[Instance] = []
     stacks = _by_frame(slices)
     for stack in stacks:
-        axis, groups = _by_place(stack)
-        words = [_BY_FRAME] * (len(stacks) > 1) + [axis] * (len(groups) > 1)
-        volumes += [(" and ".join(words), group) for group in groups]
-    if len(volumes) == 1:
-        return [(one, (0, "")) for one in slices]
-    return [(one, (number, axis)) for number, (axis, group) in enumerate(volumes, start=1) for one in group]
+        found = _by_place(stack)
+        words = [_BY_FRAME] * (len(stacks) > 1) + [found.axis] * bool(found.axis)
+        volumes += [(" and ".join(words), group) for group in found.volumes]
+        short += chain.from_iterable(found.short)
+    if len(volumes) == 1 and not short:
+        return [(one, (0, "")) for one in slices], []
+    return [(one, (number, axis)) for number, (axis, group) in enumerate(volumes, start=1) for one in group], short
 
 
 def _by_frame(slices: Sequence[Instance]) -> list[list[Instance]]:
@@ -145,27 +163,50 @@ def _by_frame(slices: Sequence[Instance]) -> list[list[Instance]]:
     return [members for _, _, members in stacks]
 
 
-def _by_place(stack: Sequence[Instance]) -> tuple[str, list[list[Instance]]]:
+def _by_place(stack: Sequence[Instance]) -> _Division:
     """Divide slices of one orientation that lie on one another; one group if they do not, or cannot be told apart."""
     levels = _levels(stack)
     depth = max(levels.values()) + 1
     if depth == len(stack):
         return _by_contents(stack)
+    in_order = _by_instance_number(stack, levels, depth)
+    is_doubtful = False
     for words in (*combinations(AXES, 1), *combinations(AXES, 2)):
         groups = _grouped(stack, tuple(AXES[word] for word in words))
-        if groups is not None and _are_volumes(groups, levels, depth):
-            return " and ".join(words), groups
-    groups = _by_instance_number(stack, levels, depth)
-    return (_BY_ORDER, groups) if groups else ("", [list(stack)])
+        if groups is None or not _are_volumes(groups, levels, depth):
+            continue
+        if _WEAK.isdisjoint(words) or _agrees(groups, in_order):
+            whole = [group for group in groups if len(group) == depth]
+            return _Division(" and ".join(words), whole, [group for group in groups if len(group) < depth])
+        is_doubtful = True
+    if in_order and not is_doubtful:
+        return _Division(_BY_ORDER, in_order, [])
+    return _Division("", [list(stack)], [])
 
 
-def _by_contents(stack: Sequence[Instance]) -> tuple[str, list[list[Instance]]]:
+def _agrees(groups: Sequence[Sequence[Instance]], in_order: Sequence[Sequence[Instance]] | None) -> bool:
+    """Tell whether the order of instance numbers, where it says something, divides slices in the same way.
+
+    Acquisition numbers alternate within one volume on some scanners: taken alone, they would make two volumes of
+    mixed time points, in which nothing looks wrong.
+    """
+    if in_order is not None:
+        return {frozenset(map(id, group)) for group in groups} == {frozenset(map(id, group)) for group in in_order}
+    numbers = [sorted(one.instance_number or 0 for one in group) for group in groups]
+    everything = sorted(chain.from_iterable(numbers))
+    if len(set(everything)) != len(everything):
+        return True  # numbers begin anew in each group, or there are none
+    ranges = sorted((group[0], group[-1]) for group in numbers)
+    return all(before[1] < behind[0] for before, behind in pairwise(ranges))
+
+
+def _by_contents(stack: Sequence[Instance]) -> _Division:
     """Divide slices that lie beside one another but show different things (two echoes half a slice apart)."""
     for word in _CONTENTS:
         groups = _grouped(stack, (AXES[word],))
         if groups is not None and all(len(group) >= FEWEST_SLICES for group in groups):
-            return word, groups
-    return "", [list(stack)]
+            return _Division(word, groups, [])
+    return _Division("", [list(stack)], [])
 
 
 def _levels(stack: Sequence[Instance]) -> dict[int, int]:
@@ -199,8 +240,8 @@ def _sortable(value: Hashable) -> tuple[bool, float, str]:
 def _are_volumes(groups: Sequence[Sequence[Instance]], levels: dict[int, int], depth: int) -> bool:
     """Tell whether every group has at most one slice at each height, and all but some have them all.
 
-    A group may be incomplete (an aborted last time point): its gap is found when it is stacked, and costs that
-    part. Groups of a few slices out of many are no volumes, but the sign of an axis that means something else.
+    A group may be incomplete (an aborted last time point), which costs that part. Groups of a few slices out of
+    many are no volumes, but the sign of an axis that means something else.
     """
     for group in groups:
         heights = [levels[id(one)] for one in group]

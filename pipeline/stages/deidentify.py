@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.config import DeidentifySettings
 from pipeline.core.artefacts import count_parquet, read_parquet, write_table
 from pipeline.core.errors import ArtefactError, DicomError
-from pipeline.core.parallel import map_in_order
+from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Instance, PseudonymLink
 from pipeline.core.records import Series as SeriesRecord
@@ -16,6 +16,7 @@ from pipeline.dicom.archives import source_root
 from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
 from pipeline.dicom.series import series_records
+from pipeline.dicom.splitting import needs_decoder
 
 _BATCH = 20_000  # files
 
@@ -75,15 +76,18 @@ def deidentify(
     files = _by_file(instances)
     results = _rewritten(rewriter, files, threads=threads if entered >= WORTH_PROCESSES else 1)
     for _, group in groupby(results, key=lambda one: one[0][0].series_uid):
-        written: list[Rewritten] = []
+        written: list[tuple[Instance, Rewritten]] = []
+        losses: list[tuple[Instance, str]] = []
         for file, result in group:
             patients.add(file[0].patient_id)
             if isinstance(result, str):
-                refused += [(one.head_sha256, _finding(names.uid(one.unit_uid), result)) for one in file]
+                losses += [(one, result) for one in file]
             else:
-                written += result
+                written += zip(file, result, strict=True)
             progress.advance(len(file))
-        records += series_records(written)
+        whole = _whole_volumes(written, losses, rewriter)
+        refused += [(one.head_sha256, _finding(names.uid(one.unit_uid), code)) for one, code in losses]
+        records += series_records(whole)
     # By content, not by pseudonym or path: the order must not depend on the key, nor tell anything of the names.
     listed = [record for _, record in sorted(records, key=lambda one: (one[0], one[1].part))]
     findings = [finding for _, finding in sorted(refused, key=lambda one: one[0])]
@@ -120,14 +124,40 @@ def _by_file(instances: Path) -> Iterator[list[Instance]]:
             yield list(frames)
 
 
+def _whole_volumes(
+    written: list[tuple[Instance, Rewritten]], losses: list[tuple[Instance, str]], rewriter: Rewriter
+) -> list[Rewritten]:
+    """Take back volumes that lost a slice: at an end of the stack the loss would show nowhere.
+
+    What is taken back is added to `losses`.
+    """
+    cut = {one.part for one, _ in losses if one.kind == "slice"}
+    if any(one.concatenation_uid for one, _ in losses):  # nobody knows which parts its other files hold
+        cut |= {one.part for one, _ in written}
+    for instance, one in written:
+        if instance.part in cut and instance.kind == "slice":
+            rewriter.take_back(one)
+            losses.append((instance, "SERIES_INCOMPLETE"))
+    return [one for instance, one in written if instance.part not in cut or instance.kind != "slice"]
+
+
 def _rewritten(
     rewriter: Rewriter, files: Iterable[list[Instance]], *, threads: int
 ) -> Iterator[tuple[list[Instance], list[Rewritten] | str]]:
     """Rewrite file after file, with no more than a batch of them in memory."""
     waiting = iter(files)
     while batch := list(islice(waiting, _BATCH)):
-        results = map_in_order(rewriter, batch, threads=threads, on_crash=lambda _: FAILED)
+        decoding = map_series(
+            rewriter, batch, pixels=0, threads=threads, on_crash=lambda _: FAILED, needs_decoder=_needs_decoder
+        )
+        copying = map_in_order(rewriter, batch, threads=threads, on_crash=lambda _: FAILED)
+        results = decoding if any(map(_needs_decoder, batch)) else copying
         yield from zip(batch, results, strict=True)
+
+
+def _needs_decoder(file: list[Instance]) -> bool:
+    """Tell whether a file is a compressed mosaic: all others are copied, not decoded."""
+    return needs_decoder(file[0])
 
 
 def _finding(sop_uid: str, code: str) -> Finding:

@@ -140,6 +140,31 @@ def garbage_bits(slices: list[Dataset]) -> list[Dataset]:
     return slices
 
 
+def one_of(index: int, **elements: object) -> Callable[[Path], object]:
+    """Change elements of one slice."""
+
+    def change(slices: list[Dataset]) -> list[Dataset]:
+        for keyword, value in elements.items():
+            setattr(slices[index], keyword, value)
+        return slices
+
+    return changed(change)
+
+
+def last(**elements: object) -> Callable[[Path], object]:
+    return one_of(19, **elements)
+
+
+def first(**elements: object) -> Callable[[Path], object]:
+    return one_of(0, **elements)
+
+
+def alternating(slices: list[Dataset], *, first: int) -> list[Dataset]:
+    for number, one in enumerate(slices, start=first):
+        one.AcquisitionNumber = 1 + number % 2
+    return slices
+
+
 def other_axes() -> np.ndarray:
     """The same frame, turned: columns run where the normal did."""
     turned = np.column_stack([AXES[:, 1], AXES[:, 2], AXES[:, 0]])
@@ -215,7 +240,18 @@ CASES = {
             missing(oblique_ct(12, seed=4, TemporalPositionIdentifier=4)),
         ),
         (20, 20, 20),
-        {(UNIT, "INSTANCES_MISSING"): 1},
+        {("file", "SERIES_INCOMPLETE"): 11},
+    ),
+    "a time point without its first slice": Case(
+        several(
+            *(oblique_ct(20, seed=seed, TemporalPositionIdentifier=seed) for seed in (1, 2)),
+            oblique_ct(20, seed=3, TemporalPositionIdentifier=3)[1:],
+        ),
+        (20, 20),
+        {("file", "SERIES_INCOMPLETE"): 19},
+    ),
+    "acquisition numbers that alternate through two time points": refused(
+        several(*(alternating(oblique_ct(7, seed=seed), first=7 * seed) for seed in (0, 1))), "DUPLICATE_POSITION"
     ),
     "two echoes, half a slice apart": right(interleaved({"EchoTime": 10}, {"EchoTime": 20}), 10, 10),
     # further ways to be wrong
@@ -240,6 +276,15 @@ SHORTENED = {
     "last slice truncated": (truncated(19), {"TRUNCATED_FILE": 1}),
     "first slice truncated": (truncated(0), {"TRUNCATED_FILE": 1}),
     "last slice twice, other bytes": (conflicting(19), {"CONFLICTING_INSTANCES": 2}),
+    "last slice of another kind of pixels": (last(PhotometricInterpretation="MONOCHROME7"), {"UNSUPPORTED_IMAGE": 1}),
+    "last slice of one bit": (last(BitsStored=1, HighBit=0), {"UNSUPPORTED_IMAGE": 1}),
+    "last slice without a study": (last(StudyInstanceUID=""), {"MISSING_IDENTITY": 1}),
+    "last slice of another modality": (last(Modality="XX"), {"UNWANTED_MODALITY": 1}),
+}
+# De-identification keeps these out, and the volume with them.
+KEPT_OUT = {
+    "last slice with a burned-in name": last(BurnedInAnnotation="YES"),
+    "first slice with a recognisable face": first(RecognizableVisualFeatures="YES"),
 }
 
 
@@ -277,6 +322,18 @@ def test_a_series_that_lost_its_end_is_refused(name, tmp_path):
         ("file", code): count for code, count in {**files, "SERIES_INCOMPLETE": 19}.items()
     }
     assert not conversion.images
+
+
+@pytest.mark.parametrize("name", KEPT_OUT)
+def test_a_series_that_lost_its_end_for_a_name_is_kept_out_as_a_whole(name, tmp_path):
+    KEPT_OUT[name](tmp_path / "raw")
+    conversion = convert(tmp_path / "raw", tmp_path / "results")
+    assert violations(conversion) == []
+    assert conversion.images == []
+    counts = conversion.counts()
+    assert counts["instance", "SERIES_INCOMPLETE"] == 19
+    assert counts.total() == 20
+    assert list((tmp_path / "results" / "dicom").rglob("*.dcm")) == []
 
 
 def test_a_damaged_copy_of_a_slice_that_is_there_is_no_loss(tmp_path):

@@ -15,6 +15,7 @@ from pipeline.dicom.headers import read_header
 from pipeline.dicom.pixels import read_pixels
 from pipeline.dicom.pseudonyms import Pseudonyms
 from pipeline.dicom.rewriting import FAILED, Rewriter
+from pipeline.dicom.splitting import needs_decoder
 from tests.acceptance.convert import oblique_ct
 from tests.dicom.multiframe import csa_header, enhanced, item, mosaic
 from tests.dicom.samples import write
@@ -46,6 +47,16 @@ def test_every_frame_becomes_a_file_of_its_own(tmp_path, make, syntax):
         assert np.array_equal(pixels.values, stored.astype(int) - 1024)
         assert pixels.image_position_mm == pytest.approx(np.array(source.ImagePositionPatient, float), abs=1e-5)
         assert one.is_compressed == (make is enhanced and syntax in {"RLE", "JPEG 2000"})
+
+
+@pytest.mark.parametrize(
+    ("make", "syntax", "expected"),
+    [(mosaic, "RLE", True), (mosaic, "explicit", False), (mosaic, "deflated", False), (enhanced, "RLE", False)],
+)
+def test_only_compressed_mosaics_take_a_decoder(tmp_path, make, syntax, expected):
+    path = write(tmp_path / "a.dcm", make(oblique_ct(COUNT)), syntax=syntax)
+    found = read_header(path, path.name, modalities=("CT", "MR"), largest_bytes=10_000_000)
+    assert needs_decoder(found.expanded()[0]) == expected
 
 
 def test_only_the_frames_wanted_are_written(tmp_path):
