@@ -24,6 +24,7 @@ from pipeline.learning.criteria import Criterion, calibrated_loss, validation_au
 from pipeline.learning.gradients import differentiate
 from pipeline.learning.inference import predict_logits
 from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, is_asked_to_end
+from pipeline.learning.memory import announce, forecast
 from pipeline.learning.recipes import Recipe, learning_rate_at, opening_share
 from pipeline.learning.resumption import Run
 from pipeline.learning.strategies import BlockPlan
@@ -158,6 +159,8 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
     elif task.is_pretrained:
         logits = predict_logits(network, data.inputs, data.validation_rows)
         run.keep(network, calibrated_loss(logits, data.validation_classes, data.class_weights))
+    if not _is_finished(run, recipe, task):
+        _forecast(run, data, recipe, task)
     started, first = time.monotonic(), run.epoch
     while not _is_finished(run, recipe, task):
         log = _epoch(run, data, recipe, task, states)
@@ -198,6 +201,15 @@ def _learns_statistics(run: Run, task: Task) -> bool:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     return not task.is_pretrained and any(isinstance(module, _BatchNorm) for module in run.network.modules())
+
+
+def _forecast(run: Run, data: FoldData, recipe: Recipe, task: Task) -> None:
+    """Say how much memory the training needs when all blocks are open."""
+    _open(run, task, task.last_opening + 1)
+    placement, rows = data.inputs.placement, data.train_rows
+    example = data.inputs.plain(np.resize(rows, 2))
+    found = forecast(run.network, example, placement, is_averaged=run.average is not None)
+    announce(found, -(-min(recipe.batch_size, len(rows)) // run.pieces), placement)
 
 
 def _is_finished(run: Run, recipe: Recipe, task: Task) -> bool:

@@ -16,7 +16,7 @@ def test_batches_hold_every_row_once_and_are_of_nearly_equal_size(count, size, s
     assert sorted(np.concatenate(batches).tolist()) == rows.tolist()
     lengths = [len(batch) for batch in batches]
     assert max(lengths) - min(lengths) <= 1
-    assert count == 1 or min(lengths) > 1 or size == 2
+    assert count == 1 or min(lengths) > 1
 
 
 def test_the_order_depends_on_the_names():

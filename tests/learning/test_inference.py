@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
+from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import head_of
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.devices import choose_placement
-from pipeline.learning.inference import INFERENCE_BATCH, pooled_features, predict_logits
+from pipeline.learning.inference import INFERENCE_BATCH, mean_probability_logits, pooled_features, predict_logits
 from pipeline.learning.sources import IMAGENET_NORMALISATION
 from pipeline.learning.weights import RANDOM, build_network
 
@@ -63,3 +65,25 @@ def test_order_is_that_of_the_rows_and_no_hook_stays(network):
     found = predict_logits(network, images, rows)
     assert np.allclose(found, predict_logits(network, images, np.arange(IMAGES))[rows], atol=1e-5)
     assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_views_are_seeded_and_averaged_with_the_plain_look(network):
+    changes = Augmentation(
+        rotation_degrees=9, translation=0.1, scale=0.1, flip=True, contrast=0.2, brightness=0.1, noise=0.05
+    )
+    plain = source("float32")
+    images = PixelSource(plain.pixels, plain.normalisation, plain.placement, changes)
+    rows = np.arange(5)
+    found = predict_logits(network, images, rows, views=3, seed=1)
+    assert np.array_equal(found, predict_logits(network, images, rows, views=3, seed=1))
+    assert not np.array_equal(found, predict_logits(network, images, rows, views=3, seed=2))
+    alone = predict_logits(network, plain, rows)
+    assert np.array_equal(predict_logits(network, images, rows), alone)
+    assert np.allclose(predict_logits(network, plain, rows, views=3, seed=1), alone, atol=1e-5)  # views without change
+
+
+def test_joined_logits_have_the_mean_probability():
+    looks = [np.random.default_rng(seed).normal(size=(4, 3)) * 3 for seed in range(3)]
+    expected = np.mean([softmax(one, axis=1) for one in looks], axis=0)
+    assert np.allclose(softmax(mean_probability_logits(looks), axis=1), expected, atol=1e-12)
+    assert mean_probability_logits(looks[:1]) is looks[0]

@@ -47,3 +47,22 @@ def test_registered_files_can_be_told_apart_and_trusted(source, backbone):
         assert file.url.endswith(file.name)
     assert len(facts.normalisation.mean) == len(facts.normalisation.deviation) == (3 if facts.dimensions == 2 else 1)
     assert entry(file.name) == entry(f"{source}/{backbone}") == (source, backbone)
+
+
+def test_gradual_opens_one_block_after_the_other_from_the_head():
+    blocks = BACKBONES["resnet18"].blocks
+    plan = STRATEGIES["gradual"].plan(blocks, epochs=20, unfreeze_every=2)
+    assert [(one.name, one.first_epoch) for one in reversed(plan)] == list(
+        zip(reversed(blocks), range(1, 12, 2), strict=True)
+    )
+    short = STRATEGIES["gradual"].plan(blocks, epochs=4, unfreeze_every=2)
+    assert [one.name for one in short] == ["layer4", "head"]
+
+
+def test_rates_fall_from_the_head_to_the_stem_unless_the_start_is_random():
+    blocks = ("stem", "layer1", "head")
+    rates = [one.rate for one in STRATEGIES["full"].plan(blocks, epochs=1, block_rate_factor=0.5)]
+    assert rates == [0.25, 0.5, 1.0]
+    assert {one.rate for one in STRATEGIES["scratch"].plan(blocks, epochs=1, block_rate_factor=0.5)} == {1.0}
+    assert {one.rate for one in STRATEGIES["full"].plan(blocks, epochs=1)} == {1.0}
+    assert STRATEGIES["probe"].plan(blocks, epochs=1) == ()

@@ -1,0 +1,123 @@
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from pipeline.learning import interruption
+from pipeline.learning.checkpoints import read_checkpoint
+from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, interruptible, is_asked_to_end
+from pipeline.learning.strategies import STRATEGIES
+from tests.learning.tiny_study import kill, start, write_source
+
+pytestmark = pytest.mark.slow
+KILLS = 4  # of each strategy: 20 in all
+PATIENCE = 60.0  # seconds for what takes less than one on a machine of its own
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Train every strategy without interruption; give the source of weights and the folders."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_source(folder / "source.pth")
+    for process in [start(name, folder / "source.pth", folder / name) for name in STRATEGIES]:
+        process.join()
+        assert process.exitcode == 0
+    return folder
+
+
+def wait_for(condition, process):
+    began = time.monotonic()
+    while not condition() and process.is_alive():
+        assert time.monotonic() - began < PATIENCE
+        time.sleep(0.001)
+
+
+def begin(name, whole, folder):
+    (folder / "begun").unlink(missing_ok=True)
+    process = start(name, whole / "source.pth", folder)
+    wait_for((folder / "begun").exists, process)
+    return process
+
+
+def assert_equal_bytes(whole, folder, name):
+    assert (folder / "result.safetensors").read_bytes() == (whole / name / "result.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_killed_at_random_moments_the_results_have_the_same_bytes(whole, tmp_path, name):
+    """SIGKILL leaves no chance to save anything; what counts is what was written before."""
+    moments = np.random.default_rng(list(name.encode()))
+    folder = tmp_path / name
+    began = time.monotonic()
+    begin(name, whole, folder).join()
+    duration = time.monotonic() - began
+    shutil.rmtree(folder)
+    kills = 0
+    while kills < KILLS:
+        process = begin(name, whole, folder)
+        time.sleep(moments.uniform(0, 0.3 * duration))
+        kill(process)
+        if process.exitcode == -signal.SIGKILL:
+            kills += 1
+        else:  # it was done before: this one does not count
+            shutil.rmtree(folder)
+    final = begin(name, whole, folder)
+    final.join()
+    assert final.exitcode == 0
+    assert_equal_bytes(whole, folder, name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_and_ends_with_an_error(whole, tmp_path, number):
+    folder = tmp_path / "out"
+    process = begin("gradual", whole, folder)
+    wait_for(lambda: any((folder / "states").glob("gradual/*")), process)
+    began = time.monotonic()
+    kill(process, number)
+    assert time.monotonic() - began < 30
+    assert process.exitcode == 2
+    assert f"interrupted by {number.name}" in (folder / "log.txt").read_text()
+    assert not (folder / "result.safetensors").exists()
+    begin("gradual", whole, folder).join()
+    assert "resumed after epoch" in (folder / "log.txt").read_text()
+    assert_equal_bytes(whole, folder, "gradual")
+
+
+def test_a_damaged_state_costs_one_step(whole, tmp_path):
+    folder = tmp_path / "out"
+    process = begin("full", whole, folder)
+    wait_for(lambda: len(list((folder / "states").glob("full/*.step-*"))) > 1, process)
+    kill(process)
+    last = sorted((folder / "states" / "full").glob("epoch-*.safetensors"))[-1]
+    last.write_bytes(last.read_bytes()[:-7])
+    begin("full", whole, folder).join()
+    assert "training state passed over" in (folder / "log.txt").read_text()
+    assert_equal_bytes(whole, folder, "full")
+
+
+def test_the_two_networks_of_an_ensemble_differ_and_a_probe_of_a_source_has_one(whole):
+    for name in STRATEGIES:
+        tensors = read_checkpoint(whole / name / "result.safetensors").tensors
+        if name == "probe":
+            assert not any(key.startswith("1/") for key in tensors)
+        else:
+            assert not tensors["0/fc.weight"].equal(tensors["1/fc.weight"])
+
+
+def test_handlers_are_put_back_and_a_second_sigint_ends_at_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with interruptible():
+        assert not is_asked_to_end()
+        end_if_asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert is_asked_to_end()
+        with pytest.raises(TrainingInterruptedError, match="SIGTERM"):
+            end_if_asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert interruption._asked == []
