@@ -62,6 +62,8 @@ class Counts:
         Files and everything else that is no folder.
     files_kept
         Those of which at least one frame is kept.
+    instances_kept
+        Files of one image, and frames of others.
     series_kept
         Series, or parts of series, in which they stand.
     shared_ids_kept
@@ -70,6 +72,7 @@ class Counts:
 
     entries: int
     files_kept: int
+    instances_kept: int
     series_kept: int
     shared_ids_kept: frozenset[str]
 
@@ -128,6 +131,7 @@ class Index:
         self.database = database
         self.shared_ids: set[str] = set()
         self._files_kept = 0
+        self._instances_kept = 0
         self._series_kept = 0
         self._patients_kept: set[str] = set()
         database.executescript(_WORK)
@@ -226,6 +230,7 @@ class Index:
         """Take note of what becomes of whole series; a file of which one frame is kept is not refused."""
         files = {one.path for one in kept}
         self._files_kept += len(files)
+        self._instances_kept += len(kept)
         self._series_kept += len({(one.series_uid, one.part) for one in kept})
         self._patients_kept.update(self.shared_ids & {one.patient_id for one in kept})
         codes: dict[str, str] = {}
@@ -257,6 +262,7 @@ class Index:
         return Counts(
             entries=self._number("SELECT (SELECT count(*) FROM files) + (SELECT count(*) FROM strays)"),
             files_kept=self._files_kept,
+            instances_kept=self._instances_kept,
             series_kept=self._series_kept,
             shared_ids_kept=frozenset(self._patients_kept),
         )

@@ -86,12 +86,12 @@ def ingest(
         entered=counts.entries,
         excluded=codes.total(),
         left=counts.files_kept,
-        produced_unit="series",
-        produced=counts.series_kept,
+        produced_unit="instance",
+        produced=counts.instances_kept,
     )
     write_table(flow, FlowStep, [step])
     reasons = ", ".join(f"{code} {n}" for code, n in sorted(codes.items()))
-    say(f"ingest: {step.left} of {step.entered} files are images of this study, in {step.produced} series")
+    say(f"ingest: {step.left} of {step.entered} files are images of this study, in {counts.series_kept} series")
     say(f"ingest: left out: {reasons or 'none'}")
     if not step.left:
         what = f"no usable image among {step.entered} files ({reasons or 'the folder is empty'})"

@@ -87,7 +87,7 @@ def make_tables(plan: Plan = Plan()) -> Tables:
 def make_flow(images: int) -> tuple[list[FlowStep], list[Finding]]:
     """Flow of a study that loses something at three stages."""
     steps = [
-        ("ingest", "file", images + 5, 2, "series", images + 3),
+        ("ingest", "file", images + 5, 2, "instance", images + 3),
         ("deidentify", "instance", images + 3, 0, "series", images),
         ("check_quality", "series", images, 0, "series", images),
         ("preprocess", "series", images, 0, "image", images),

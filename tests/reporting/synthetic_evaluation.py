@@ -300,7 +300,7 @@ def _comparisons(results, has_intervals):
 def _flow(total):
     return (
         FlowStep(stage="ingest", unit="file", entered=total + 27, excluded=12, left=total + 15,
-                 produced_unit="series", produced=total + 14),
+                 produced_unit="instance", produced=total + 15),
         FlowStep(stage="deidentify", unit="instance", entered=total + 15, excluded=2, left=total + 13,
                  produced_unit="series", produced=total + 12),
         FlowStep(stage="check_quality", unit="series", entered=total + 12, excluded=4, left=total + 8,

@@ -62,7 +62,7 @@ def test_the_numbers_add_up_and_every_file_is_somewhere(archive, tmp_path):
     entries = {os.path.relpath(path, archive) for path in archive.rglob("*") if path.is_symlink() or path.is_file()}
     assert {one.path for one in instances} | {one.path for one in rejected} == entries
     assert len(instances) + len(rejected) == len(entries) == step.entered
-    assert (step.excluded, step.left, step.produced_unit, step.produced) == (len(findings), 4, "series", 2)
+    assert (step.excluded, step.left, step.produced_unit, step.produced) == (len(findings), 4, "instance", 4)
     assert [(one.file_id, one.reason) for one in rejected] == [(one.unit_id, one.code) for one in findings]
     assert {one.code for one in findings} == {"DUPLICATE_FILE", "NOT_DICOM", "UNWANTED_MODALITY", "NOT_A_REGULAR_FILE"}
     assert all(one.code in REASONS and one.severity == "excluded" and one.unit == "file" for one in findings)
