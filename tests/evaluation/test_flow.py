@@ -23,7 +23,7 @@ def test_sound_numbers_come_back_in_order():
     ("stage", "values", "message"),
     [
         ("deidentify", {"entered": 14, "left": 14}, "deidentify receives 14"),
-        ("ingest", {"entered": 16, "left": 14}, "deidentify receives 13"),
+        ("ingest", {"entered": 16, "left": 14, "produced": 14}, "deidentify receives 13"),
         ("preprocess", {"unit": "image"}, r"preprocess receives 10 \(image\)"),
         ("check_quality", {"produced": 9, "left": 9, "excluded": 1}, "check_quality leaves 9"),
         ("split", {"excluded": 1, "left": 9, "produced": 9}, "gives 0 reasons"),
