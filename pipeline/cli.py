@@ -33,6 +33,7 @@ STAGES = (
     "preprocess",
     "label",
     "split",
+    "bank",
     "train",
     "evaluate",
     "report",

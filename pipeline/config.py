@@ -15,6 +15,7 @@ from pipeline.core.marked_yaml import KeyPath, read_yaml
 from pipeline.core.mistakes import describe_error
 from pipeline.core.section import Section
 from pipeline.learning.sources import SOURCES
+from pipeline.learning.strategies import banked
 from pipeline.train_settings import NEEDED, TrainSettings
 
 DEFAULT_FILE = Path("config/config.yaml")
@@ -167,6 +168,14 @@ class SplitSettings(Section):
     """Images of two patients whose 512-bit perceptual hashes differ in at most this many bits are compared closely."""
 
 
+class BankSettings(Section):
+    """What frozen blocks make of the images, computed once for all folds: for `probe` and `last_block`."""
+
+    views: int = Field(default=8, ge=0, le=64)
+    """Randomly changed versions of each image stored for `last_block`, which takes one of them at each epoch; 0: the
+    plain image only. Each takes as much disk as the maps of one image."""
+
+
 class SensitivityRule(Section):
     """Highest specificity with at least this sensitivity."""
 
@@ -234,14 +243,22 @@ class Config(Section):
     preprocess: PreprocessSettings = PreprocessSettings()
     label: LabelSettings
     split: SplitSettings = SplitSettings()
+    bank: BankSettings = BankSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
 
-    def section(self, stage: str) -> str:
-        """Give the settings of a stage as JSON for the command line; equal settings give equal text."""
+    @property
+    def banked(self) -> tuple[str, ...]:
+        """Strategies of the study that read the bank."""
+        names = (self.train.strategy, *self.train.compare)
+        return banked(names, is_random=self.train.weights.source == "random")
+
+    def section(self, stage: str, *keys: str) -> str:
+        """Give the settings of a stage, or some of them, as JSON for the command line; equal settings, equal text."""
         settings: Section = getattr(self, stage)
-        return json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        plain = settings.model_dump(mode="json", include=set(keys) or None)
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:

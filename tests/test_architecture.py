@@ -147,7 +147,7 @@ def test_a_rule_says_what_it_needs(rules, word):
     assert rules[word]["benchmark"] != "None"
     assert rules[word]["conda"]
     assert {"mem_mb", "runtime"} <= set(rules[word]["resources"])
-    assert ("gpu" in rules[word]["resources"]) == (word == "train")
+    assert ("gpu" in rules[word]["resources"]) == (word in {"bank", "train"})
 
 
 @pytest.mark.parametrize("path", WORKFLOW_FILES, ids=lambda path: path.name)

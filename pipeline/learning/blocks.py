@@ -6,7 +6,7 @@ with the whole network: to train the upper part is to train the network.
 """
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.learning.backbones import BACKBONES, FLATTEN, HEAD, WIDEN, head_of, pooling_of
 
@@ -84,6 +84,8 @@ def features_after_blocks(
 
 def early_network(network: "nn.Module", backbone: str, used: tuple[str, ...], head: "nn.Linear") -> "nn.Module":
     """Give a network that ends early: the blocks up to the last of `used`, their pooled features, a linear head.
+
+    It bears all of the network's own names; its head has another shape.
 
     Parameters
     ----------
@@ -180,14 +182,17 @@ def _early_class() -> "type[nn.Module]":
             super().__init__()
             self.backbone = backbone
             self.used = used
-            self.network = network
-            self.head = head
+            old = head_of(network)
+            for name in (step for steps in BACKBONES[backbone].steps for step in steps):
+                if name not in (FLATTEN, WIDEN):
+                    module = network.get_submodule(name)
+                    _place(self, name, head if module is old else module)
 
         def forward(self, images: "Tensor") -> "Tensor":
-            parts, _ = features_after_blocks(self.network, self.backbone, images, until=self.used[-1])
+            parts, _ = features_after_blocks(self, self.backbone, images, until=self.used[-1])
             names = feature_blocks(self.backbone)
             joined = torch.cat([parts[names.index(name)] for name in self.used], dim=1)
-            logits: Any = self.head(joined)
-            return logits  # type: ignore[no-any-return]
+            logits: Tensor = head_of(self)(joined)
+            return logits
 
     return EarlyNetwork

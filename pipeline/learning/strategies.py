@@ -1,5 +1,6 @@
 """Strategies: how to fine-tune, as frozen values; one loop serves them all (DESIGN, D3)."""
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 
@@ -123,3 +124,21 @@ STRATEGIES: dict[str, Strategy] = {
         in_words="all layers were trained from a random initialisation, with a learning rate ten times as high",
     ),
 }
+
+
+def banked(names: Iterable[str], *, is_random: bool) -> tuple[str, ...]:
+    """Choose the strategies whose frozen part is the same in every fold and epoch, so that a bank serves them.
+
+    From random weights each fold starts with a network of its own, and nothing can be shared.
+
+    Examples
+    --------
+    >>> banked(["full", "probe", "last_block", "gradual", "scratch"], is_random=False)
+    ('probe', 'last_block')
+    """
+    if is_random:
+        return ()
+    chosen = [(name, STRATEGIES[name]) for name in dict.fromkeys(names)]
+    return tuple(
+        name for name, facts in chosen if facts.uses_source and facts.depth is not None and not facts.is_gradual
+    )

@@ -4,18 +4,21 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, FoldRole, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import BACKBONES, HEAD, block_of, replace_head
+from pipeline.learning.bank_files import BankManifest
+from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.devices import Placement
@@ -31,7 +34,8 @@ from pipeline.learning.inference import mean_probability_logits, pooled_features
 from pipeline.learning.probe import check_classes, fit_head, install_head
 from pipeline.learning.recipes import Recipe
 from pipeline.learning.sources import Normalisation
-from pipeline.learning.strategies import STRATEGIES, BlockPlan, Strategy
+from pipeline.learning.strategies import STRATEGIES, BlockPlan, Strategy, banked
+from pipeline.learning.sweep import ProbeData
 from pipeline.learning.weights import RANDOM, VerifiedWeights, build_network
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ class Study:
         How many networks each strategy trains with different seeds.
     state_minutes
         Time after which a state is written in the middle of an epoch.
+    bank
+        What frozen blocks make of the images, for the strategies that it serves; None: there is none.
     """
 
     classes: tuple[str, ...]
@@ -76,6 +82,7 @@ class Study:
     views: int = 0
     networks: int = 1
     state_minutes: float = 10.0
+    bank: BankManifest | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Outcome:
     predictions: list[Prediction]
     summary: TrainingSummary
     normalisation: Normalisation
+    probe_blocks: tuple[str, ...] = ()
 
 
 def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Path) -> Outcome:
@@ -118,12 +126,12 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     data = _fold_data(study, used)
     check_classes(data.train_classes, len(study.classes))
     plan = _plan(strategy, study)
-    networks, courses = [], []
+    cuts, courses = [], []
     for member in range(_members(strategy, study, used)):
         if member:
             say(f"fold {study.fold} {name}: network {member + 1} of {study.networks}")
-        network, tuned = _train(name, study, used, data, plan, _Member(member, states))
-        networks.append(network)
+        cut, tuned = _train(name, study, used, data, plan, _Member(member, states))
+        cuts.append(cut)
         courses.append(tuned)
     summary = TrainingSummary(
         strategy=name,
@@ -134,9 +142,9 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         weights_file=used.path.name if used.path else "",
         weights_sha256=used.sha256,
         weights_licence=used.licence,
-        **_sizes(networks[0], study, plan),
+        **_sizes(cuts[0].whole, study, plan),
         image_size=study.pixels.shape[1],
-        networks=len(networks),
+        networks=len(cuts),
         epochs=len(courses[0].history),
         best_epoch=courses[0].best_epoch,
         train_images=len(data.train_rows),
@@ -149,8 +157,9 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         seconds=time.monotonic() - started,
         software=versions(),
     )
-    predictions = _predict(networks, data, name, study)
-    return Outcome(tuple(networks), courses[0].history, predictions, summary, used.normalisation)
+    predictions = _predict(cuts, name, study)
+    networks = tuple(cut.whole for cut in cuts)
+    return Outcome(networks, courses[0].history, predictions, summary, used.normalisation, cuts[0].blocks)
 
 
 class _Member(NamedTuple):
@@ -188,15 +197,17 @@ def _plan(strategy: Strategy, study: Study) -> tuple[BlockPlan, ...]:
 
 def _train(
     name: str, study: Study, used: VerifiedWeights, data: FoldData, plan: tuple[BlockPlan, ...], member: _Member
-) -> "tuple[nn.Module, Tuned]":
+) -> tuple[Cut, Tuned]:
     """Train one network, and take the class weights out of its head again."""
     seed = member.seed(study)
     network = build_network(study.backbone, used, seed=derive_seed(seed, "initialisation", study.fold))
     replace_head(network, len(study.classes), derive_seed(seed, "head", study.fold))
+    cut = _cut(name, network, data, study, used)
+    data = replace(data, inputs=cut.inputs)
     # Fine-tuning starts from the probe: with a random head, the first steps would distort the source's features
     # (Kumar et al., 2022, arXiv:2202.10054).
     if STRATEGIES[name].head == "logistic" or used.path is not None:
-        _fit_probe(network, data)
+        _fit_probe(cut.part, data)
     tuned = Tuned([], 0)
     if STRATEGIES[name].head == "gradient":
         task = Task(
@@ -208,9 +219,35 @@ def _train(
             is_pretrained=used.path is not None,
         )
         key = _key(name, seed, study, used)
-        tuned = fine_tune(network, data, study.recipe, task, StateFolder(member.folder(name), key, study.state_minutes))
-    restore_prevalence(network, data.class_weights)
-    return network, tuned
+        tuned = fine_tune(
+            cut.part, data, study.recipe, task, StateFolder(member.folder(name), key, study.state_minutes)
+        )
+    restore_prevalence(cut.part, data.class_weights)
+    return cut, tuned
+
+
+def _bank_of(name: str, study: Study) -> BankManifest | None:
+    """Give the bank if it serves a strategy."""
+    return study.bank if study.bank is not None and banked([name], is_random=False) else None
+
+
+def _cut(name: str, network: "nn.Module", data: FoldData, study: Study, used: VerifiedWeights) -> Cut:
+    """Cut off what a bank has computed already; without one the whole network is used."""
+    bank, source = _bank_of(name, study), data.inputs
+    cut = None
+    if bank is not None and isinstance(source, PixelSource):
+        if (bank.weights_sha256, bank.pixels_sha256) != (used.sha256, study.pixels_sha256):
+            what = "the bank was made from other weights or other images"
+            raise TrainingError(what, where=bank.folder, remedy="run the rule bank again")
+        if STRATEGIES[name].head == "logistic":
+            fold = ProbeData(
+                data.train_rows, data.train_classes, data.validation_rows, data.validation_classes, data.class_weights
+            )
+            cut = cut_for_probe(network, study.backbone, bank, source, fold)
+        else:
+            trained = STRATEGIES[name].trained_blocks(BACKBONES[study.backbone].blocks)
+            cut = cut_for_blocks(network, study.backbone, bank, source, trained)
+    return cut or Cut(network, source, network)
 
 
 def _sizes(network: "nn.Module", study: Study, plan: tuple[BlockPlan, ...]) -> dict[str, int]:
@@ -250,13 +287,13 @@ def _fit_probe(network: "nn.Module", data: FoldData) -> None:
     install_head(network, head)
 
 
-def _predict(networks: "Sequence[nn.Module]", data: FoldData, name: str, study: Study) -> list[Prediction]:
+def _predict(cuts: Sequence[Cut], name: str, study: Study) -> list[Prediction]:
     roles: tuple[Role, ...] = ("validation", "test")
     found: list[Prediction] = []
     for part in roles:
         members = [role for role in study.roles if role.role == part]
         rows, seed = np.array([role.row for role in members]), derive_seed(study.seed, "views", study.fold)
-        looks = [predict_logits(network, data.inputs, rows, views=study.views, seed=seed) for network in networks]
+        looks = [predict_logits(cut.part, cut.inputs, rows, views=study.views, seed=seed) for cut in cuts]
         logits = mean_probability_logits(looks)
         found += [
             Prediction(
@@ -287,6 +324,7 @@ def _key(name: str, seed: int, study: Study, weights: VerifiedWeights) -> str:
         "weights": weights.sha256,
         "recipe": asdict(study.recipe),
         "augmentation": asdict(study.augmentation),
+        "bank": bank.key if (bank := _bank_of(name, study)) else "",
         "placement": study.placement,
         "device": _device_name(study.placement),
         "software": numerical(versions()),

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cohort.splits import assert_no_leakage
-from pipeline.core.artefacts import read_table, write_table
+from pipeline.core.artefacts import read_document, read_table, write_table
 from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.imaging.pixel_store import open_pixels
 from pipeline.learning.augmentation import Augmentation
+from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.checkpoints import locked, write_checkpoint
 from pipeline.learning.devices import choose_placement
 from pipeline.learning.interruption import interruptible
 from pipeline.learning.recipes import Recipe
+from pipeline.learning.strategies import banked
 from pipeline.learning.training import Outcome, Study, train_strategy
 from pipeline.learning.weight_files import file_digest
 from pipeline.learning.weights import WeightsChoice, verify
@@ -31,6 +33,7 @@ def train(
     images: Path,
     pixels: Path,
     folds: Path,
+    bank: Path,
     classes: tuple[str, ...],
     fold: int,
     state: Path,
@@ -71,6 +74,7 @@ def train(
         views=settings.views,
         networks=settings.seeds,
         state_minutes=settings.state_minutes,
+        bank=_bank(bank, settings),
     )
     place = study.placement
     started = f"{weights.source} ({weights.ancestry})" if weights.ancestry else weights.source
@@ -82,6 +86,13 @@ def train(
     write_table(predictions, Prediction, [row for outcome in outcomes for row in outcome.predictions])
     write_table(training, TrainingSummary, [outcome.summary for outcome in outcomes])
     _write_networks(checkpoint, outcomes[0], seed, weights.ancestry)
+
+
+def _bank(path: Path, settings: TrainSettings) -> BankManifest | None:
+    """Read the list of the bank's shards if a strategy of the study reads the bank."""
+    names = (settings.strategy, *settings.compare)
+    is_random = settings.weights.source == "random"
+    return read_document(path, BankManifest) if banked(names, is_random=is_random) else None
 
 
 def _recipe(settings: TrainSettings) -> Recipe:
@@ -109,7 +120,7 @@ def _write_networks(path: Path, outcome: Outcome, seed: int, ancestry: str) -> N
     inputs = outcome.normalisation._asdict()
     is_descendant = summary.weights_source == "run"
     more = {"seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}
-    write_checkpoint(path, _tensors(outcome), {**facts, **more})
+    write_checkpoint(path, _tensors(outcome), {**facts, **more, "probe_blocks": list(outcome.probe_blocks)})
 
 
 def _tensors(outcome: Outcome) -> "dict[str, Tensor]":

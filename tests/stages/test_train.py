@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import LeakageError, TrainingError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.learning.checkpoints import locked, read_checkpoint
 from pipeline.learning.weight_files import file_digest
+from pipeline.stages.bank import bank
 from pipeline.stages.train import train
 from pipeline.train_settings import TrainSettings, WeightsSettings
 
@@ -63,7 +65,8 @@ def make_inputs(folder: Path, **changes: str) -> dict[str, Path]:
     ]
     write_table(folder / "images.tsv", Image, images)
     write_table(folder / "folds.tsv", FoldRole, roles)
-    return {"images": folder / "images.tsv", "pixels": folder / "pixels.npy", "folds": folder / "folds.tsv"}
+    names = {"images": "images.tsv", "pixels": "pixels.npy", "folds": "folds.tsv", "bank": "bank.json"}
+    return {key: folder / name for key, name in names.items()}
 
 
 def outputs(folder: Path) -> dict[str, Path]:
@@ -105,6 +108,8 @@ def test_a_checkpoint_is_a_source_for_the_next_task(tmp_path, capfd):
     train(settings=short, seed=3, classes=CLASSES, fold=0, **inputs, **first)
     weights = WeightsSettings(source="run", file=first["checkpoint"])
     probe = short.model_copy(update={"strategy": "probe", "weights": weights})
+    made = {"state": tmp_path / "bank", "manifest": inputs["bank"]}
+    bank(settings=BankSettings(), train=probe, seed=4, images=inputs["images"], pixels=inputs["pixels"], **made)
     train(settings=probe, seed=4, classes=CLASSES, fold=0, **inputs, **second)
     assert "weights run (random)" in capfd.readouterr().err
     before, after = read_checkpoint(first["checkpoint"]), read_checkpoint(second["checkpoint"])

@@ -1,9 +1,44 @@
+# What frozen blocks make of every image, for all folds; only for studies with a strategy that reads it.
+rule bank:
+    input:
+        images="<results>/images.tsv",
+        pixels="<results>/images/pixels.npy",
+    output:
+        manifest="<results>/bank.json",
+    log:
+        "<logs>/bank.log",
+    benchmark:
+        "<benchmarks>/bank.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=480,
+        gpu=0 if CONFIG.train.device == "cpu" else 1,
+    params:
+        settings=CONFIG.section("bank"),
+        # Of the training, only what the values depend on: another number of epochs needs no other bank.
+        train=CONFIG.section(
+            "train", "strategy", "compare", "backbone", "weights", "augmentation", "device", "precision"
+        ),
+        code=fingerprint("pipeline.stages.bank"),
+        seed=CONFIG.seed,
+        # Shards are no declared output: Snakemake deletes outputs when a job starts again.
+        state=f"{RESULTS}/state/bank",
+    shell:
+        "python -m pipeline bank --settings {params.settings:q} --train {params.train:q} --seed {params.seed}"
+        " --images {input.images:q} --pixels {input.pixels:q} --state {params.state:q}"
+        " --manifest {output.manifest:q} --threads {threads} --log {log:q}"
+
+
 # One job fine-tunes one fold, with every strategy of the study on the same images.
 rule train:
     input:
         images="<results>/images.tsv",
         pixels="<results>/images/pixels.npy",
         folds="<results>/folds.tsv",
+        bank=rules.bank.output.manifest if CONFIG.banked else [],
     output:
         checkpoint="<results>/folds/{fold}/checkpoint.safetensors",
         history="<results>/folds/{fold}/history.tsv",
@@ -26,11 +61,12 @@ rule train:
         code=fingerprint("pipeline.stages.train"),
         seed=CONFIG.seed,
         classes=CLASSES,
+        bank=f"{RESULTS}/bank.json",
         # Resumable state is no declared output: Snakemake deletes outputs when a job starts again.
         state=f"{RESULTS}/state/train/{{fold}}",
     shell:
         "python -m pipeline train --settings {params.settings:q} --seed {params.seed}"
         " --images {input.images:q} --pixels {input.pixels:q} --folds {input.folds:q}"
-        " --classes {params.classes:q} --fold {wildcards.fold} --state {params.state:q}"
+        " --bank {params.bank:q} --classes {params.classes:q} --fold {wildcards.fold} --state {params.state:q}"
         " --checkpoint {output.checkpoint:q} --history {output.history:q} --predictions {output.predictions:q}"
         " --training {output.training:q} --threads {threads} --log {log:q}"

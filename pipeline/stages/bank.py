@@ -1,0 +1,114 @@
+"""Compute what frozen blocks make of every image, once for all folds, epochs and strategies."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import BankSettings
+from pipeline.core.artefacts import read_table, write_document
+from pipeline.core.errors import TrainingError
+from pipeline.core.progress import say
+from pipeline.core.provenance import fingerprint
+from pipeline.core.records import Image
+from pipeline.imaging.pixel_store import open_pixels
+from pipeline.learning.augmentation import Augmentation
+from pipeline.learning.backbones import BACKBONES
+from pipeline.learning.bank import BankOrder, fill_bank
+from pipeline.learning.batches import PixelSource
+from pipeline.learning.blocks import boundary_of
+from pipeline.learning.checkpoints import locked
+from pipeline.learning.devices import choose_placement
+from pipeline.learning.strategies import STRATEGIES, banked
+from pipeline.learning.weight_files import file_digest
+from pipeline.learning.weights import WeightsChoice, build_network, verify
+from pipeline.train_settings import TrainSettings
+
+
+def bank(
+    *,
+    settings: BankSettings,
+    train: TrainSettings,
+    seed: int,
+    images: Path,
+    pixels: Path,
+    state: Path,
+    manifest: Path,
+    threads: int = 1,
+) -> None:
+    """Fill the bank of the study's strategies; what a killed job left is used, what other settings left is removed.
+
+    Parameters
+    ----------
+    train
+        the section `train` as JSON; of it the strategies, the network and the augmentation are used
+    state
+        folder of the shards, which outlive a job that is killed
+    manifest
+        the list of the shards
+    """
+    index = read_table(images, Image)
+    if any(image.volume_file for image in index):
+        what = "volumes can be prepared as NIfTI files, but not yet trained on"
+        raise TrainingError(what, where=str(images), remedy="take projection images (ingest.modalities: [CR, DX])")
+    order = make_order(
+        train,
+        open_pixels(pixels, len(index)),
+        file_digest(pixels),
+        boundary=freeze_boundary(train),
+        views=settings.views,
+        seed=seed,
+        threads=threads,
+    )
+    with locked(state):
+        filled = fill_bank(order, state)
+        for other in state.iterdir():
+            if other.is_dir() and other != Path(filled.folder):
+                shutil.rmtree(other)
+                say("bank: removed the bank of earlier settings")
+    write_document(manifest, filled)
+
+
+def freeze_boundary(train: TrainSettings) -> str | None:
+    """Name the first block that a strategy of the study trains above frozen ones; None: none trains blocks."""
+    blocks = BACKBONES[train.backbone].blocks
+    names = banked((train.strategy, *train.compare), is_random=train.weights.source == "random")
+    depths = [STRATEGIES[name].depth or 0 for name in names]
+    if not any(depths):
+        return None
+    return boundary_of(frozenset(blocks[len(blocks) - max(depths) :]), train.backbone)
+
+
+def make_order(
+    train: TrainSettings,
+    pixels: np.ndarray,
+    pixels_sha256: str,
+    *,
+    boundary: str | None,
+    views: int,
+    seed: int,
+    threads: int,
+) -> BankOrder:
+    """Verify the weights, build the network, and say what its bank is made of."""
+    weights = verify(
+        WeightsChoice(
+            source=train.weights.source,
+            backbone=train.backbone,
+            file=train.weights.file,
+            sha256=train.weights.sha256,
+            licence=train.weights.licence,
+        )
+    )
+    placement = choose_placement(train.device, train.precision, threads)
+    say(f"bank: {train.backbone} from {weights.source} on {placement.device}, {placement.precision}, {threads} threads")
+    return BankOrder(
+        network=build_network(train.backbone, weights, seed=seed),
+        backbone=train.backbone,
+        source=PixelSource(pixels, weights.normalisation, placement, Augmentation(**train.augmentation.model_dump())),
+        weights=weights,
+        pixels_sha256=pixels_sha256,
+        boundary=boundary,
+        views=views,
+        seed=seed,
+        code=fingerprint(__name__),
+    )
