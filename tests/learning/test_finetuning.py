@@ -25,7 +25,7 @@ from pipeline.learning.finetuning import (
 )
 from pipeline.learning.recipes import Recipe, learning_rate_at
 from pipeline.learning.sources import IMAGENET_NORMALISATION
-from pipeline.learning.strategies import BlockPlan
+from pipeline.learning.strategies import STRATEGIES, BlockPlan
 from pipeline.learning.weights import RANDOM, build_network
 
 CHANGES = Augmentation(
@@ -247,3 +247,72 @@ def test_a_resumed_optimiser_has_the_layout_of_its_parameters(tmp_path):
                 assert value.stride() == parameter.stride()
                 checked += 1
     assert checked == 2 * 20
+
+
+GRADUAL = STRATEGIES["gradual"].plan(ALL, epochs=4, unfreeze_every=2)  # the head, and layer4 from epoch 3
+
+
+class _Watching(StateFolder):
+    """Keep what each epoch ended with."""
+
+    def __init__(self, folder, key):
+        super().__init__(folder, key)
+        self.seen = []
+
+    def is_due(self):
+        return True
+
+    def save(self, epoch, tensors, facts, step=0):
+        self.seen.append({name: value.detach().clone() for name, value in tensors.items()})
+        super().save(epoch, tensors, facts, step)
+
+
+@pytest.mark.slow
+def test_gradual_blocks_join_when_planned_and_the_others_keep_their_moments(tmp_path):
+    states, before = _Watching(tmp_path, "k"), network().state_dict()
+    fine_tune(network(), fold_data(), recipe(), task(plan=GRADUAL, is_pretrained=True), states)
+    for epoch, seen in enumerate(states.seen, start=1):
+        changed = {
+            block_of(name, "resnet18") for name, value in before.items() if not value.equal(seen[f"network/{name}"])
+        }
+        assert changed == ({"head"} if epoch < 3 else {"layer4", "head"})
+        steps = {name.split("/")[1]: int(value) for name, value in seen.items() if name.endswith("/step")}
+        assert steps["fc.weight"] == 2 * epoch  # two steps an epoch, counted on when layer4 joins
+        assert steps.get("layer4.0.conv1.weight", 0) == 2 * max(0, epoch - 2)
+
+
+@pytest.mark.slow
+def test_patience_does_not_end_before_the_last_block_is_open(tmp_path, monkeypatch):
+    losses = iter([0.5, 0.6, 0.6, 0.6, 0.6])
+    monkeypatch.setattr(finetuning, "calibrated_loss", lambda *_: next(losses))
+    start = task(plan=GRADUAL, is_pretrained=True)
+    history, _ = fine_tune(network(), fold_data(), recipe(patience=1), start, StateFolder(tmp_path, "k"))
+    assert len(history) == 3
+
+
+@pytest.mark.slow
+def test_a_rate_of_its_own_for_each_block_and_a_rise_for_one_that_joins():
+    numbers = recipe(warmup_fraction=0.25)
+    plan = (BlockPlan("layer4", 3, 0.5), BlockPlan("head"))
+    run = finetuning._begin(network(), fold_data(), numbers, task(plan=plan, is_pretrained=True))
+    rates = {}
+    for step in range(8):  # four epochs of two steps
+        finetuning._set_rates(run, numbers, task(plan=plan, is_pretrained=True), step, 8)
+        rates[step] = [group["lr"] for group in run.optimiser.param_groups]
+    for step in (4, 5, 6, 7):
+        deep, _, head, _ = rates[step]
+        assert head == learning_rate_at(step, 8, numbers)
+        assert deep == pytest.approx(0.5 * head * min(1, (step - 4 + 1) / 3))
+
+
+@pytest.mark.slow
+def test_the_averaged_network_is_what_is_kept(tmp_path):
+    numbers, states = recipe(ema_decay=0.9, learning_rate=1e-3), _Watching(tmp_path, "k")
+    trained = network()
+    _, best = fine_tune(trained, fold_data(), numbers, task(), states)
+    seen, kept = states.seen[best - 1], trained.state_dict()
+    for name, _ in trained.named_parameters():
+        assert torch.equal(kept[name], seen[f"average/{name}"]), name
+        assert not torch.equal(kept[name], seen[f"network/{name}"]) or kept[name].abs().sum() == 0, name
+    for name, _ in trained.named_buffers():  # statistics are used as they are
+        assert torch.equal(kept[name], seen[f"network/{name}"]), name
