@@ -112,12 +112,13 @@ def network(backbone: str, weights: str, strategies: Sequence[tuple[str, str]]) 
     return MethodParagraph(heading="Network", text=text)
 
 
-def cross_entropy(label_smoothing: float, *, balance_classes: bool) -> str:
-    """Name the loss."""
+def loss(label_smoothing: float, *, balance_classes: bool, focal_gamma: float | None = None) -> str:
+    """Name the loss; a focal one has a gamma."""
     weighted = "weighted by the inverse frequency of the classes in the training part" if balance_classes else ""
     smoothed = f"label smoothing {significant(label_smoothing)}" if label_smoothing else ""
     details = joined([part for part in (weighted, smoothed) if part], "with")
-    return f"Cross-entropy ({details})" if details else "Cross-entropy"
+    name = "Cross-entropy" if focal_gamma is None else f"Focal loss with an exponent of {significant(focal_gamma)}"
+    return f"{name} ({details})" if details else name
 
 
 def optimisation(
@@ -129,21 +130,42 @@ def optimisation(
     learning_rate: float,
     weight_decay: float,
     warmup_fraction: float,
+    block_rate_factor: float = 1.0,
+    ema_decay: float = 0.0,
+    networks: int = 1,
 ) -> MethodParagraph:
     """Say how the weights were adapted (stage train)."""
+    by_block = (
+        f" From source weights, each block of layers had {significant(block_rate_factor)} times the learning rate of "
+        "the next one towards the output."
+    )
+    averaged = (
+        f" Weights were averaged over the steps (exponentially, decay {significant(ema_decay)}), and the averaged "
+        "network was the one validated and used."
+    )
+    several = (
+        f" In each fold every strategy trained {networks} networks that differ in their seeds, and their "
+        "probabilities were averaged; a linear probe of source weights has nothing random and was fitted once."
+    )
+    more = (
+        (by_block if block_rate_factor < 1 else "")
+        + (averaged if ema_decay else "")
+        + (several if networks > 1 else "")
+    )
     text = (
         f"{loss} was minimised with AdamW (highest learning rate {significant(learning_rate)}, weight decay "
         f"{significant(weight_decay)}, batches of {batch_size}), the rate rising over the first "
         f"{_share(warmup_fraction)} of the steps and falling along a cosine. Training lasted at most "
         f"{counted(epochs, 'epoch')} and stopped after {patience} without a lower validation loss, taken at the best "
         "temperature and class offsets of the logits; the weights of the epoch with the lowest one were used."
+        f"{more}"
     )
     return MethodParagraph(heading="Optimisation", text=text)
 
 
 def augmentation(
     *, rotation_degrees: float, translation: float, scale: float, flip: bool, contrast: float, brightness: float,
-    noise: float,
+    noise: float, views: int = 0,
 ) -> MethodParagraph:  # fmt: skip
     """Say how training images were varied (stage train)."""
     changes = [
@@ -158,7 +180,12 @@ def augmentation(
     done = [change for change in changes if change]
     how = f"Training images were at random {joined(done)}." if done else "Training images were not varied."
     mirror = "" if flip else " They were not mirrored, because anatomy has sides."
-    return MethodParagraph(heading="Augmentation", text=f"{how}{mirror} Validation and test images were not changed.")
+    shown = (
+        f"Validation and test images were predicted as they are and in {counted(views, 'variant')} changed in the "
+        "same way; the logits of all were averaged."
+    )
+    tested = shown if views else "Validation and test images were not changed."
+    return MethodParagraph(heading="Augmentation", text=f"{how}{mirror} {tested}")
 
 
 def numbers_made(aggregation: str, rule: str, replicates: int, level: float) -> MethodParagraph:

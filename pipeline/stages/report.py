@@ -67,15 +67,22 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
         methods.patients_divided(split.folds, split.validation_fraction, split.unit, split.max_hash_distance),
         methods.network(train.backbone, train.weights.source, strategies),
         methods.optimisation(
-            loss=methods.cross_entropy(train.label_smoothing, balance_classes=train.balance_classes),
+            loss=methods.loss(
+                train.label_smoothing,
+                balance_classes=train.balance_classes,
+                focal_gamma=train.focal_gamma if train.loss == "focal" else None,
+            ),
             epochs=train.epochs,
             patience=train.patience,
             batch_size=train.batch_size,
             learning_rate=train.learning_rate,
             weight_decay=train.weight_decay,
             warmup_fraction=train.warmup_fraction,
+            block_rate_factor=train.block_rate_factor,
+            ema_decay=train.ema_decay,
+            networks=train.seeds,
         ),
-        methods.augmentation(**train.augmentation.model_dump()),
+        methods.augmentation(**train.augmentation.model_dump(), views=train.views),
         methods.numbers_made(results.aggregation, rule, results.bootstrap_replicates, settings.evaluate.confidence),
     )
 

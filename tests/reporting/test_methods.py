@@ -26,9 +26,10 @@ def test_no_augmentation_is_said():
 
 
 def test_the_loss_names_its_parts():
-    assert methods.cross_entropy(0.0, balance_classes=False) == "Cross-entropy"
-    assert "smoothing 0.05" in methods.cross_entropy(0.05, balance_classes=True)
-    assert "inverse frequency" in methods.cross_entropy(0.0, balance_classes=True)
+    assert methods.loss(0.0, balance_classes=False) == "Cross-entropy"
+    assert "smoothing 0.05" in methods.loss(0.05, balance_classes=True)
+    assert "inverse frequency" in methods.loss(0.0, balance_classes=True)
+    assert methods.loss(0.0, balance_classes=False, focal_gamma=2.0) == "Focal loss with an exponent of 2"
 
 
 def test_random_weights_are_no_transfer():
@@ -53,3 +54,22 @@ def test_policies_on_labels_are_told():
 def test_scalings_have_names():
     assert methods.percentile_scaling(0.5, 99.5) == "percentiles 0.5 and 99.5 of its own values"
     assert methods.window_scaling(-600, 1500) == "a fixed window (centre −600, width 1500)"
+
+
+def test_ways_of_training_are_named_only_where_they_were_used():
+    plain = {
+        "loss": "Cross-entropy",
+        "epochs": 20,
+        "patience": 6,
+        "batch_size": 32,
+        "learning_rate": 3e-5,
+        "weight_decay": 0.01,
+        "warmup_fraction": 0.1,
+    }
+    text = methods.optimisation(**plain).text
+    assert not any(word in text for word in ("averaged", "block", "seeds"))
+    text = methods.optimisation(**plain, block_rate_factor=0.8, ema_decay=0.99, networks=3).text
+    assert "0.8 times the learning rate" in text
+    assert "decay 0.99" in text
+    assert "3 networks that differ in their seeds" in text
+    assert "predicted as they are and in 4 variants" in augmentation(views=4)
