@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.learning.transfer import on_device
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
@@ -70,12 +72,12 @@ def augment(images: "Tensor", ranges: Augmentation, seed: int) -> "Tensor":
     batch = images.shape[0]
     changed = images
     if ranges.rotation_degrees or ranges.translation or ranges.scale or ranges.flip:
-        matrices = _affine_matrices(batch, ranges, generator).to(images.device)
+        matrices = on_device(_affine_matrices(batch, ranges, generator), images.device)
         grid = torch.nn.functional.affine_grid(matrices, list(images.shape), align_corners=False)
         changed = torch.nn.functional.grid_sample(changed, grid, mode="bilinear", align_corners=False)
     if ranges.contrast or ranges.brightness:
-        gain = 1 + ranges.contrast * _symmetric(batch, generator).to(images.device)
-        shift = ranges.brightness * _symmetric(batch, generator).to(images.device)
+        gain = 1 + ranges.contrast * on_device(_symmetric(batch, generator), images.device)
+        shift = ranges.brightness * on_device(_symmetric(batch, generator), images.device)
         mean = changed.mean(dim=(1, 2, 3), keepdim=True)
         changed = (changed - mean) * gain.view(-1, 1, 1, 1) + mean + shift.view(-1, 1, 1, 1)
     if ranges.noise:

@@ -10,6 +10,7 @@ from pipeline.core.seeding import derive_seed
 from pipeline.learning.augmentation import NO_CHANGE, Augmentation, augment
 from pipeline.learning.devices import Placement
 from pipeline.learning.sources import Normalisation
+from pipeline.learning.transfer import on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,11 +74,6 @@ class PixelSource:
         mean = _channels(self.normalisation.mean, str(grey.device))
         deviation = _channels(self.normalisation.deviation, str(grey.device))
         return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
-
-
-def on_device(values: "Tensor", device: str) -> "Tensor":
-    """Move a tensor without making the processor wait: only page-locked memory is copied in the background."""
-    return values.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else values.to(device)
 
 
 @functools.cache

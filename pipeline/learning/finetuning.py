@@ -18,7 +18,7 @@ from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.averaging import WeightAverage
 from pipeline.learning.backbones import block_of, head_of
-from pipeline.learning.batches import Inputs, on_device, shuffled_batches
+from pipeline.learning.batches import Inputs, shuffled_batches
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.criteria import Criterion, calibrated_loss, validation_auroc
 from pipeline.learning.gradients import differentiate
@@ -28,6 +28,7 @@ from pipeline.learning.memory import announce, forecast
 from pipeline.learning.recipes import Recipe, learning_rate_at, opening_share
 from pipeline.learning.resumption import Run
 from pipeline.learning.strategies import BlockPlan
+from pipeline.learning.transfer import on_device
 
 if TYPE_CHECKING:
     import torch
@@ -238,7 +239,7 @@ def _steps(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
     truth = on_device(torch.tensor([class_of[row] for rows in batches for row in rows.tolist()]), device)
     truths = torch.split(truth, [len(rows) for rows in batches])
     gamma = recipe.focal_gamma if recipe.loss == "focal" else None
-    weights = torch.from_numpy(data.class_weights).float().to(device)
+    weights = on_device(torch.from_numpy(data.class_weights).float(), device)
     criterion = Criterion(weights, recipe.label_smoothing, gamma)
     smallest = 2 if _learns_statistics(run, task) else 1
     if run.step == 0:

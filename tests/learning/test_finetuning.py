@@ -316,3 +316,21 @@ def test_the_averaged_network_is_what_is_kept(tmp_path):
         assert not torch.equal(kept[name], seen[f"network/{name}"]) or kept[name].abs().sum() == 0, name
     for name, _ in trained.named_buffers():  # statistics are used as they are
         assert torch.equal(kept[name], seen[f"network/{name}"]), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_no_step_waits_for_the_gpu(tmp_path):
+    data = fold_data()
+    source = PixelSource(data.inputs.pixels, IMAGENET_NORMALISATION, choose_placement("cuda", "bfloat16", 2), CHANGES)
+    made = network().to("cuda", memory_format=torch.channels_last)
+    data = FoldData(**{**vars(data), "inputs": source})
+    run = finetuning._begin(made, data, recipe(), task())
+    states = StateFolder(tmp_path, "k")
+    finetuning._steps(run, data, recipe(), task(), states)  # once for what is made once
+    run.epoch, run.step = 1, 0
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        finetuning._steps(run, data, recipe(), task(), states)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
