@@ -46,6 +46,8 @@ OTHER_VERBS = {
     "wrap": ("pipeline.wrap", "wrap_files"),
     "export": ("pipeline.export", "export_volumes"),
     "weights": ("pipeline.weights", "tend_weights"),
+    "freeze_sweep": ("pipeline.freeze_sweep", "sweep_boundaries"),
+    "rank_sources": ("pipeline.rank_sources", "rank_sources"),
 }
 EXIT_USER_ERROR = 2
 EXIT_BUG = 1

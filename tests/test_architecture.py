@@ -27,6 +27,8 @@ FLOORS = {
     "wrap": 4,
     "export": 4,
     "weights": 4,
+    "freeze_sweep": 4,
+    "rank_sources": 4,
     "cli": 5,
     "__main__": 6,
 }

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import BankSettings
+from pipeline.config import BankSettings, Config
 from pipeline.core.artefacts import read_table, write_document
-from pipeline.core.errors import TrainingError
+from pipeline.core.errors import ConfigError, TrainingError
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Image
@@ -111,4 +111,22 @@ def make_order(
         views=views,
         seed=seed,
         code=fingerprint(__name__),
+    )
+
+
+def order_of_study(study: Config, results: Path, threads: int) -> BankOrder:
+    """Say what a bank of pooled features of a preprocessed study is made of; it holds no maps.
+
+    Raises
+    ------
+    ConfigError
+        If the study's weights are random: there is nothing that transfers.
+    """
+    if study.train.weights.source == "random":
+        what = "the study starts from random weights, so that nothing is transferred"
+        raise ConfigError(what, where="train.weights", remedy="name a source of weights")
+    pixels = results / "images" / "pixels.npy"
+    stored = open_pixels(pixels, len(read_table(results / "images.tsv", Image)))
+    return make_order(
+        study.train, stored, file_digest(pixels), boundary=None, views=0, seed=study.seed, threads=threads
     )
