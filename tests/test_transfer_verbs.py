@@ -1,0 +1,77 @@
+"""The verbs that compare boundaries and sources, on a small study as the stages before leave it."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline.cli import main
+from pipeline.core.artefacts import read_table
+from pipeline.freeze_sweep import BoundaryScore
+from pipeline.learning.weight_files import file_digest
+from pipeline.rank_sources import SourceScore, in_words
+from tests.learning.plain_resnet import random_state
+from tests.stages.test_train import CLASSES, make_inputs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / "results" / "small"
+    inputs = make_inputs(results)
+    (results / "images").mkdir()
+    inputs["pixels"].rename(results / "images" / "pixels.npy")
+    torch.save(random_state(1), tmp_path / "w.pth")
+    weights = {"source": "file", "file": "w.pth", "sha256": file_digest(tmp_path / "w.pth")}
+    label = {"table": "labels.csv", "key": "PatientID", "classes": list(CLASSES)}
+    train = {"weights": weights, "device": "cpu", "precision": "float32"}
+    values = {"study": "small", "ingest": {"source": "data"}, "label": label, "train": train}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def test_the_sweep_scores_every_boundary_in_every_fold(study, capfd):
+    assert main(["freeze_sweep", str(study)]) == 0
+    rows = read_table(study.parent / "results/small/freeze_sweep.tsv", BoundaryScore)
+    names = {row.blocks for row in rows}
+    assert names == {"stem", "layer1", "layer2", "layer3", "layer4", "layer3 + layer4", "chosen"}
+    assert len(rows) == 7 * 3
+    assert np.mean([row.patient_auroc for row in rows if row.blocks == "chosen"]) > 0.8  # bright squares
+    shown = capfd.readouterr().err
+    assert "layer3 + layer4" in shown
+    assert "only `chosen` was chosen without the test parts" in shown
+
+
+def test_sources_are_never_ranked_without_a_word_on_agreement(study, capfd):
+    assert main(["rank_sources", str(study), "--fine-tuned", "file=0.9"]) == 0
+    rows = read_table(study.parent / "results/small/sources.tsv", SourceScore)
+    assert rows[0].source == "file"
+    assert rows[0].fine_tuned_auroc == 0.9
+    assert "do not choose a source by them alone" in capfd.readouterr().err
+    assert main(["rank_sources", str(study), "--fine-tuned", "file"]) == 2
+    assert main(["rank_sources", str(study), "--sources", "nowhere"]) == 2
+
+
+def test_agreement_with_fine_tunings_is_printed_for_each_estimate():
+    rows = [
+        SourceScore(
+            source=name, images=9, logme=k, nleep=-k, neighbour_auroc=None, probe_auroc=0.5, fine_tuned_auroc=k / 9
+        )
+        for k, name in enumerate(("a", "b", "c"), start=1)
+    ]
+    text = "\n".join(in_words(rows))
+    assert "agreement of logme with 3 fine-tunings (Kendall's tau): +1.00" in text
+    assert "agreement of nleep with 3 fine-tunings (Kendall's tau): -1.00" in text
+    assert "agreement of neighbour_auroc with 0 fine-tunings (Kendall's tau): cannot be computed" in text
+    assert "agreement of probe_auroc with 3 fine-tunings (Kendall's tau): cannot be computed" in text
+
+
+def test_random_weights_have_nothing_to_compare(study, capfd):
+    values = yaml.safe_load(study.read_text(encoding="utf-8"))
+    values["train"]["weights"] = "random"
+    study.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert main(["freeze_sweep", str(study)]) == 2
+    assert "nothing is transferred" in capfd.readouterr().err
