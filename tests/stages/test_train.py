@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_table, write_table
-from pipeline.core.errors import LeakageError, TrainingError
+from pipeline.core.errors import LeakageError, TrainingError, WeightsError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.learning.checkpoints import locked, read_checkpoint
 from pipeline.learning.weight_files import file_digest
@@ -118,6 +118,51 @@ def test_a_checkpoint_is_a_source_for_the_next_task(tmp_path, capfd):
     assert after.facts["weights_sha256"] == file_digest(first["checkpoint"])
     assert (after.facts["weights_licence"], after.facts["ancestry"]) == ("own", "random")
     assert after.facts["normalisation"] == before.facts["normalisation"]
+
+
+def test_an_ensemble_keeps_its_networks_and_is_no_source(tmp_path):
+    inputs, made = make_inputs(tmp_path), outputs(tmp_path / "out")
+    changes = {"epochs": 1, "compare": (), "seeds": 2, "views": 1, "loss": "focal", "ema_decay": 0.9}
+    several = QUICK.model_copy(update={**changes, "strategy": "gradual"})
+    train(settings=several, seed=3, classes=CLASSES, fold=0, **inputs, **made)
+    (summary,) = read_table(made["training"], TrainingSummary)
+    assert (summary.networks, summary.epochs, summary.trained_parameters) == (2, 1, 2 * 512 + 2)
+    tensors = read_checkpoint(made["checkpoint"]).tensors
+    assert {name.partition("/")[0] for name in tensors} == {"network1", "network2"}
+    assert not tensors["network1/fc.weight"].equal(tensors["network2/fc.weight"])
+    assert len(read_table(made["history"], EpochLog)) == 1
+    weights = WeightsSettings(source="run", file=made["checkpoint"])
+    with pytest.raises(WeightsError, match="missing"):
+        train(
+            settings=several.model_copy(update={"weights": weights}),
+            seed=3,
+            classes=CLASSES,
+            fold=0,
+            **inputs,
+            **outputs(tmp_path / "next"),
+        )
+
+
+def test_sigterm_saves_the_state_and_ends_with_an_error(tmp_path):
+    inputs, made = make_inputs(tmp_path), outputs(tmp_path / "out")
+    settings = QUICK.model_copy(update={"epochs": 500, "patience": 500})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *options(settings, inputs, made)], stderr=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "epoch 2/" in line:
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait(timeout=30) == 2, "".join(lines) + rest
+    assert time.monotonic() - began < 30
+    assert "interrupted by SIGTERM" in rest
+    assert list(made["state"].glob("full/epoch-*"))
+    assert not made["predictions"].exists()
+    process.stderr.close()
 
 
 def test_a_run_killed_in_the_middle_ends_with_the_same_bytes(tmp_path):
