@@ -204,8 +204,8 @@ def modality_of(dataset: Dataset, form: PixelFormat, is_little_endian: bool) -> 
     if slope == 0 or not all(abs(value * slope + intercept) <= _LARGEST for value in form.stored_range):
         raise FileFault("UNDECODABLE_PIXELS")
     unit = _unit(elements.text(dataset, "RescaleType"))
-    if not unit and elements.text(dataset, "Modality") == "CT":
-        unit = "HU"  # the default of CT (PS3.3, C.8.2.1.1.2)
+    if not elements.text(dataset, "RescaleType") and elements.text(dataset, "Modality") == "CT":
+        unit = "HU"  # the default of CT where nothing is said (PS3.3, C.8.2.1.1.2)
     return Modality(unit, form.stored_range, slope, intercept)
 
 

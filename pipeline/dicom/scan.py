@@ -29,7 +29,7 @@ _FILE_SECONDS = 30.0
 _MEMORY_BYTES = 3_000_000_000
 # Whether a file is accepted depends on them: they read headers, or decode what a header announces.
 _READERS = ("pydicom", "numpy", "imagecodecs", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pylibjpeg-rle",
-            "pyjpegls", "python-gdcm", "pillow")  # fmt: skip
+            "pyjpegls", "python-gdcm", "pillow", "nibabel")  # fmt: skip
 
 
 @dataclass(frozen=True)

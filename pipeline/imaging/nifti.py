@@ -15,20 +15,24 @@ from numpy.typing import NDArray
 from pipeline.core.artefacts import replacing
 from pipeline.core.errors import ArtefactError
 from pipeline.core.volume import Volume
-from pipeline.imaging.stacking import fits_int16
+from pipeline.imaging.stacking import narrowest
 
 # NIfTI-1 qform_code and sform_code NIFTI_XFORM_SCANNER_ANAT: coordinates of the scanner.
 _SCANNER = 1
 _HEADER_BYTES = 348
 _VALUES_BEGIN = 352
-_TYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i2"), 16: np.dtype("<f4")}  # DT_INT16, DT_FLOAT32
+_TYPES: dict[int, np.dtype[Any]] = {
+    4: np.dtype("<i2"),
+    8: np.dtype("<i4"),
+    16: np.dtype("<f4"),
+}  # DT_INT16, INT32, FLOAT32
 _ISAL_LEVEL = 3  # smaller files than with levels 1 and 2, and on noisy images faster
 _COPY_BYTES = 1 << 20
 _MOST_THREADS = 4
 
 
 def write_volume(path: Path, volume: Volume) -> None:
-    """Write a volume as NIfTI-1: int16 if its values are integers that fit, else float32.
+    """Write a volume as NIfTI-1: int16 or int32 if its values are whole numbers, else float32.
 
     The affine stands in sform and qform (a sheared one in sform only, because a quaternion cannot hold it).
     The unit of the values has no field in NIfTI and stays with the record of the image. The file is whole when it
@@ -111,10 +115,10 @@ def read_volume(path: Path, *, unit: str = "") -> Volume:
 
 
 def compact(values: NDArray[Any]) -> NDArray[Any]:
-    """Give the same values as int16 if that loses nothing, else as float32."""
+    """Give the same values in the narrowest type that loses nothing: int16, int32, or float32 for fractions."""
     if values.dtype == np.int16:
         return values
-    return values.astype(np.int16 if fits_int16(values) else np.float32, copy=False)
+    return values.astype(narrowest(values), copy=False)
 
 
 def _header(volume: Volume, dtype: np.dtype[Any]) -> bytes:

@@ -14,6 +14,8 @@ from pipeline.core.volume import Volume, upright_axes
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 # Largest distance, in voxels, of a pixel's own place from the voxel that holds it.
 TOLERANCE_VOXELS = 0.05
+_WIDTHS = (np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.float32))
+_LARGEST_EXACT = 1 << 24  # of whole numbers in float32
 # Each slice is probed at this many rows and columns, its corners among them.
 _PROBES = 5
 
@@ -22,7 +24,7 @@ class Probes(NamedTuple):
     """Pixels of n slices: places in RAS+ millimetres, shape (n, m, 3), and values, shape (n, m)."""
 
     places_mm: NDArray[np.float64]
-    values: NDArray[np.float32]
+    values: NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ def stacked(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float6
     Returns
     -------
     tuple
-        The volume, int16 if all values are integers that fit, else float32; and the probes of the slices by which it
+        The volume, of the type of `narrowest` for all its values; and the probes of the slices by which it
         was proved.
 
     Raises
@@ -88,10 +90,8 @@ def stacked(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float6
         if index >= count or plane.values.shape != array.shape[1:]:
             message = "the slices differ in shape, or there are more than announced"
             raise ValueError(message)
-        if array.dtype == np.int16 and plane.values.dtype != np.int16 and not fits_int16(plane.values):
-            wider = _as_written(array.shape, affine_mm, np.dtype(np.float32))
-            wider[:index] = array[:index]
-            array = wider
+        if plane.values.dtype != array.dtype:
+            array = _widened(array, index, plane.values, affine_mm)
         array[index] = plane.values
         seen.append(_seen(plane))
     if len(seen) != count:
@@ -101,6 +101,20 @@ def stacked(slices: Iterable[Slice], *, count: int, affine_mm: NDArray[np.float6
     probes = _placed(seen, array.shape[1:])
     prove(volume, probes)
     return volume, probes
+
+
+def _widened(array: NDArray[Any], filled: int, values: NDArray[Any], affine_mm: NDArray[np.float64]) -> NDArray[Any]:
+    """Give room of a type that holds the slices so far and one more; the same room if it does."""
+    needed = max(narrowest(values), array.dtype, key=_WIDTHS.index)
+    whole = [part for part in (array[:filled], values) if np.issubdtype(part.dtype, np.integer)]
+    if needed == np.float32 and any(np.abs(part.astype(np.int64)).max(initial=0) > _LARGEST_EXACT for part in whole):
+        message = "whole numbers too large to stand beside fractions"
+        raise ValueError(message)
+    if needed == array.dtype:
+        return array
+    wider = _as_written(array.shape, affine_mm, needed)
+    wider[:filled] = array[:filled]
+    return wider
 
 
 def prove(volume: Volume, probes: Probes) -> None:
@@ -120,9 +134,17 @@ def prove(volume: Volume, probes: Probes) -> None:
         message = "a slice lies outside its volume"
         raise ValueError(message)
     first, second, third = np.moveaxis(nearest.astype(np.intp), -1, 0)
-    if not np.array_equal(volume.array[first, second, third].astype(np.float32), probes.values):
+    # Compared without narrowing: what float32 rounds is not equal.
+    if not np.array_equal(volume.array[first, second, third], probes.values):
         message = "a slice does not stand where its header says"
         raise ValueError(message)
+
+
+def narrowest(values: NDArray[Any]) -> np.dtype[Any]:
+    """Give the type that holds some values exactly: int16, or int32 for larger whole numbers; float32 for fractions."""
+    if fits_int16(values):
+        return _WIDTHS[0]
+    return _WIDTHS[1] if np.issubdtype(values.dtype, np.integer) else _WIDTHS[2]
 
 
 def fits_int16(values: NDArray[Any]) -> bool:
@@ -155,7 +177,7 @@ def _placed(seen: Sequence[_Seen], shape: tuple[int, ...]) -> Probes:
     position, along_row, along_column = (places[:, None, axis : axis + 3] for axis in (0, 3, 6))
     between_rows, between_columns = (places[:, None, axis : axis + 1] for axis in (9, 10))
     lps = position + columns[:, None] * between_columns * along_row + rows[:, None] * between_rows * along_column
-    return Probes(lps * _LPS_TO_RAS, np.stack([one.values for one in seen]).astype(np.float32))
+    return Probes(lps * _LPS_TO_RAS, np.stack([one.values for one in seen]))
 
 
 @lru_cache(maxsize=64)

@@ -228,6 +228,8 @@ CASES = {
     "alternating AcquisitionNumber": right(each(AcquisitionNumber=lambda index: 1 + index % 2), 20),
     "an AcquisitionNumber for each slice": right(each(AcquisitionNumber=lambda index: index + 1), 20),
     "an AcquisitionTime for each slice": right(each(AcquisitionTime=lambda index: f"1200{index:02d}"), 20),
+    "whole numbers beyond what float32 holds": right(each(RescaleIntercept=lambda _: 20_000_000), 20),
+    "an odd slope": right(each(RescaleSlope=lambda _: 1001), 20),
     # several volumes in one series
     "four time points": right(repeated("TemporalPositionIdentifier", 1, 2, 3, 4), 20, 20, 20, 20),
     "four time points by acquisition number": right(repeated("AcquisitionNumber", 1, 2, 3, 4), 20, 20, 20, 20),

@@ -122,3 +122,23 @@ def test_slices_lie_as_they_should_however_they_are_turned(shape, signs, dtype):
     np.testing.assert_array_equal(volume.array, turned)
     assert volume.array.dtype == np.int16
     assert volume.array.flags.f_contiguous
+
+
+@pytest.mark.parametrize("fractions", [0, 5])
+def test_large_whole_numbers_are_kept_or_refused_but_never_rounded(fractions):
+    """2**24 + 1 is the first whole number that float32 does not hold."""
+    slices, affine = _series(3)
+    values = [one.values.astype(np.int32) + (1 << 24) + 1 for one in slices]
+    large = [replace(one, values=plane) for one, plane in zip(slices, values, strict=True)]
+    volume = stack(large, count=len(large), affine_mm=affine, unit="")
+    assert volume.array.dtype == np.int32
+    assert sorted(volume.array.ravel()) == sorted(np.concatenate([plane.ravel() for plane in values]))
+    large[fractions] = replace(large[fractions], values=slices[0].values + np.float32(0.5))
+    with pytest.raises(ValueError, match="too large"):
+        stack(large, count=len(large), affine_mm=affine, unit="")
+
+
+def test_large_fractions_are_no_fault():
+    slices, affine = _series(3)
+    large = [replace(one, values=one.values * np.float32(1e6) + np.float32(0.5)) for one in slices]
+    assert stack(large, count=len(large), affine_mm=affine, unit="").array.dtype == np.float32
