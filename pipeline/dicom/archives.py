@@ -52,6 +52,8 @@ class Member(Identified):
 class _Complete(Identified):
     """Which archive has been unpacked, and how; written last."""
 
+    source: str
+    inode: str
     archive_bytes: int
     modified_ns: int
     changed_ns: int
@@ -163,6 +165,8 @@ def unpack(source: Path, restricted: Path, *, largest_bytes: int) -> Tree:
         raise DicomError("the source is neither a folder nor an archive", where=str(source), remedy=remedy)
     facts = source.stat()
     wanted = _Complete(
+        source=str(source.resolve()),
+        inode=str(facts.st_ino),
         archive_bytes=facts.st_size,
         modified_ns=facts.st_mtime_ns,
         changed_ns=facts.st_ctime_ns,
@@ -265,6 +269,8 @@ def _zip_members(path: Path) -> Iterator[_Found]:
     except Exception as error:  # a damaged directory makes zipfile raise nearly anything
         raise _damaged(path) from error
     with archive:
+        if min((info.header_offset for info in archive.infolist()), default=0) > 0:
+            raise _damaged(path)  # another archive in front, whose members the directory at the end does not name
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0  # 3: Unix
             if info.is_dir() or kind == stat.S_IFDIR:
@@ -318,10 +324,24 @@ def _tar_members(path: Path) -> Iterator[_Found]:
                     yield _Found(member.name, "NOT_A_REGULAR_FILE", size_bytes=member.size)
                 else:
                     yield _Found(member.name, content=_tar_content(path, stream), size_bytes=member.size)
+            if not _ends_here(archive):
+                raise _damaged(path)
     except DicomError:
         raise
     except Exception as error:  # as for zip
         raise _damaged(path) from error
+
+
+def _ends_here(archive: tarfile.TarFile) -> bool:
+    """Tell whether nothing but zeros follows the last member, and some of these: the end, and no other archive."""
+    stream: IO[bytes] = archive.fileobj  # type: ignore[assignment]  # typed as writable only
+    stream.seek(archive.offset)
+    found = 0
+    while chunk := stream.read(_STEP_BYTES):
+        if any(chunk):
+            return False
+        found += len(chunk)
+    return found >= tarfile.BLOCKSIZE
 
 
 def _tar_content(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
@@ -347,7 +367,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _damaged(path: Path) -> DicomError:
-    what = "the archive is damaged or cut short"
+    what = "the archive is damaged or cut short, or several archives in one file"
     return DicomError(what, where=str(path), remedy="copy it again, or unpack what can be had and name the folder")
 
 

@@ -33,10 +33,10 @@ CREATE TABLE records (file INTEGER PRIMARY KEY, record TEXT NOT NULL);
 """
 # `refused` says which files are left out for what others hold; `strays` are entries that are no files with a row.
 _WORK = """
-CREATE TEMP TABLE seen (path TEXT PRIMARY KEY, size_bytes INTEGER, modified_ns INTEGER, changed_ns INTEGER)
-    WITHOUT ROWID;
+CREATE TEMP TABLE seen (path TEXT PRIMARY KEY, size_bytes INTEGER, modified_ns INTEGER, changed_ns INTEGER,
+    inode TEXT) WITHOUT ROWID;
 CREATE TEMP TABLE waiting (number INTEGER PRIMARY KEY, path TEXT, size_bytes INTEGER, modified_ns INTEGER,
-    changed_ns INTEGER);
+    changed_ns INTEGER, inode TEXT);
 CREATE TEMP TABLE strays (path TEXT NOT NULL, code TEXT NOT NULL);
 CREATE TEMP TABLE names (path TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
 CREATE TEMP TABLE refused (path TEXT PRIMARY KEY, code TEXT NOT NULL) WITHOUT ROWID;
@@ -106,7 +106,7 @@ class Waiting(Sequence[str]):
         """Give them all with their sizes and times."""
         for start in range(0, self._count, _ROWS):
             rows = self._database.execute(
-                "SELECT path, size_bytes, modified_ns, changed_ns FROM waiting"
+                "SELECT path, size_bytes, modified_ns, changed_ns, inode FROM waiting"
                 " WHERE number > ? AND number <= ? ORDER BY number",
                 (start, start + _ROWS),
             )
@@ -157,13 +157,13 @@ class Index:
             """
             CREATE TEMP TABLE stale AS
                 SELECT id FROM files LEFT JOIN seen USING (path) WHERE seen.size_bytes IS NULL
-                OR (files.size_bytes, files.modified_ns, files.changed_ns)
-                <> (seen.size_bytes, seen.modified_ns, seen.changed_ns);
+                OR (files.size_bytes, files.modified_ns, files.changed_ns, files.inode)
+                <> (seen.size_bytes, seen.modified_ns, seen.changed_ns, seen.inode);
             BEGIN;
             DELETE FROM records WHERE file IN (SELECT id FROM stale);
             DELETE FROM files WHERE id IN (SELECT id FROM stale);
             COMMIT;
-            INSERT INTO waiting (path, size_bytes, modified_ns, changed_ns)
+            INSERT INTO waiting (path, size_bytes, modified_ns, changed_ns, inode)
                 SELECT * FROM seen WHERE NOT EXISTS (SELECT 1 FROM files WHERE files.path = seen.path) ORDER BY path;
             DROP TABLE seen;
             """
@@ -269,7 +269,7 @@ class Index:
 
     def _see(self, files: list[Entry]) -> None:
         """Store entries of the source, sorted: folders are not listed in any order."""
-        self.database.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", sorted(files))
+        self.database.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", sorted(files))
         files.clear()
 
     def _write(self, rows: list[tuple[object, ...]], records: list[tuple[int, str]]) -> None:

@@ -11,7 +11,7 @@ R = TypeVar("R", bound=Record)
 # What files are compared by. A refused slice gives the place that it leaves empty in `series` and `sop`; `whole` is
 # the digest of all bytes, once somebody has asked for it.
 FILE_COLUMNS = """
-    id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size_bytes INTEGER, modified_ns INTEGER, changed_ns INTEGER,
+    id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size_bytes INTEGER, modified_ns INTEGER, changed_ns INTEGER, inode TEXT,
     code TEXT NOT NULL, series TEXT, sop TEXT, study TEXT, patient TEXT, issuer TEXT, birth_date TEXT, sex TEXT,
     modality TEXT, kind TEXT, head TEXT, whole TEXT
 """
@@ -30,13 +30,14 @@ class Entry(NamedTuple):
     """A regular file as its folder lists it; times in nanoseconds since 1970.
 
     A change of content that puts the time of the last change back still shows in the time of the last change of
-    status, which no program can set.
+    status, which no program can set. A file that was moved to the name of another still has its own inode.
     """
 
     path: str  # as text, see `pipeline.dicom.paths`
     size_bytes: int
     modified_ns: int
     changed_ns: int
+    inode: str  # as text: it may exceed the integers of SQL
 
 
 def row_of(number: int, entry: Entry, found: Instance | str) -> tuple[object, ...]:

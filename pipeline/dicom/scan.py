@@ -158,7 +158,7 @@ def _listed(path: str, entry: os.DirEntry[str]) -> Entry | Rejection | None:
         facts = entry.stat(follow_symlinks=False)
     except OSError:  # it went away while it was looked at
         return Rejection(path, "UNREADABLE_FILE")
-    return Entry(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    return Entry(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, str(facts.st_ino))
 
 
 Look = Callable[[str], Instance | str]

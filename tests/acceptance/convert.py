@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,6 +207,22 @@ class Conversion:
     def _volume(self, instance: Instance) -> str:
         series = self.names.uid(instance.series_uid)
         return f"{series}-{instance.part}" if instance.part else series
+
+
+def ingested(source: Path, results: Path, **settings: Any) -> list[Any]:
+    """Run `ingest` alone, in a folder that may have seen it before; give its tables, without keyed names."""
+    restricted = results / "restricted"
+    restricted.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = {"source": source.resolve(), "modalities": ("CT", "MR"), "on_shared_patient_id": "note", **settings}
+    paths = {"instances": restricted / "instances.parquet", "rejected": restricted / "rejected.tsv"}
+    paths |= {"rejections": results / "rejections.tsv", "flow": results / "flow" / "ingest.tsv"}
+    with suppress(DicomError):  # nothing is left: an answer as well
+        ingest(settings=IngestSettings(**options), key=restricted / "key", **paths)
+    return [
+        list(read_parquet(paths["instances"], Instance)),
+        [(one.path, one.reason) for one in read_table(paths["rejected"], RejectedFile)],
+        read_table(paths["flow"], FlowStep),
+    ]
 
 
 def convert(source: Path, results: Path, *, key: Path | None = None, **ingest_settings: Any) -> Conversion:

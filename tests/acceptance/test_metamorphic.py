@@ -1,6 +1,7 @@
 """Protocol D: what does not change an examination does not change a byte of its volume."""
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.acceptance.convert import ENCODINGS, Conversion, convert, oblique_ct, save
+from tests.acceptance.convert import ENCODINGS, Conversion, convert, ingested, oblique_ct, save
 
 COUNT = 12
 
@@ -129,3 +130,17 @@ def test_another_key_changes_names_and_nothing_else(original, tmp_path):
     variant = convert(original.source, tmp_path / "results")
     assert not set(outputs(variant)) & set(outputs(original))
     assert sorted(outputs(variant).values()) == sorted(outputs(original).values())
+
+
+def test_folders_that_change_places_are_read_again(tmp_path):
+    """Names, sizes and times are as before; what lies there is not."""
+    for name, patient in (("a", "P-1"), ("b", "P-2")):
+        slices = oblique_ct(3, PatientID=patient, series=f"1.2.{name == 'a':d}", StudyInstanceUID=f"1.3.{patient[-1]}")
+        for path in save(tmp_path / "raw" / name, slices, seed=None):
+            os.utime(path, ns=(10**18, 10**18))
+    before = ingested(tmp_path / "raw", tmp_path / "results")
+    for source, target in (("a", "c"), ("b", "a"), ("c", "b")):
+        (tmp_path / "raw" / source).rename(tmp_path / "raw" / target)
+    after = ingested(tmp_path / "raw", tmp_path / "results")
+    fresh = ingested(tmp_path / "raw", tmp_path / "fresh")
+    assert after == fresh != before

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import stat
 import struct
 import tarfile
@@ -409,3 +410,45 @@ def test_archives_may_be_named_in_the_configuration(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     (found,) = source_problems(study(a_zip(tmp_path / "results" / "a.zip")))
     assert "lie within one another" in found.found
+
+
+def glued(tmp_path, form):
+    """Write two archives of different files one behind the other."""
+    parts = []
+    for number in range(2):
+        folder = tmp_path / f"folder {number}"
+        folder.mkdir()
+        for name in "abc":
+            (folder / f"{name}{number}").write_bytes(name.encode() * 700)
+        parts.append(Path(shutil.make_archive(str(tmp_path / f"part {number}"), form, folder)))
+    path = tmp_path / "both"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar", "bztar", "xztar"])
+def test_an_archive_behind_an_archive_is_not_passed_over(tmp_path, restricted, form):
+    with pytest.raises(DicomError, match="several archives in one file"):
+        unpack(glued(tmp_path, form), restricted, largest_bytes=LIMIT)
+
+
+def test_an_emptied_header_in_the_middle_of_a_tar_is_not_its_end(tmp_path, restricted):
+    path = glued(tmp_path, "tar")
+    content = bytearray((tmp_path / "part 0.tar").read_bytes())
+    at = content.index(b"./b0")
+    content[at : at + 512] = bytes(512)
+    path.write_bytes(content)
+    with pytest.raises(DicomError, match="damaged or cut short"):
+        unpack(path, restricted, largest_bytes=LIMIT)
+
+
+def test_another_archive_of_the_same_size_and_time_is_unpacked_anew(tmp_path, restricted):
+    names = []
+    for number in range(2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / f"file{number}").write_bytes(b"x" * 100)
+        path = Path(shutil.make_archive(str(tmp_path / f"archive {number}"), "zip", tmp_path / f"{number}"))
+        os.utime(path, ns=(10**18, 10**18))
+        tree = unpack(path, restricted, largest_bytes=LIMIT)
+        names.append([name for _, name in tree.names()])
+    assert names == [["file0"], ["file1"]]

@@ -331,7 +331,7 @@ def test_a_record_comes_back_as_it_was(one):
 
 def fill(index, answers):
     """Give an index files and what they said; nothing is read."""
-    waiting = index.compare(Entry(path, 1, 1, 1) for path in answers)
+    waiting = index.compare(Entry(path, 1, 1, 1, "1") for path in answers)
     index.add(waiting, [answers[path] for path in sorted(answers)])
 
 

@@ -22,7 +22,13 @@ def _volume(dtype=np.int16) -> Volume:
 
 @pytest.mark.parametrize(
     ("dtype", "offset", "stored"),
-    [(np.int16, 0, "int16"), (np.int64, 0, "int16"), (np.float32, 0.5, "float32"), (np.int32, 40000, "int32"), (np.int32, 20_000_001, "int32")],
+    [
+        (np.int16, 0, "int16"),
+        (np.int64, 0, "int16"),
+        (np.float32, 0.5, "float32"),
+        (np.int32, 40000, "int32"),
+        (np.int32, 20_000_001, "int32"),
+    ],
 )
 def test_values_and_affine_come_back(tmp_path, dtype, offset, stored):
     given = _volume(dtype)
