@@ -11,9 +11,9 @@ R = TypeVar("R", bound=Record)
 # What files are compared by. A refused slice gives the place that it leaves empty in `series` and `sop`; `whole` is
 # the digest of all bytes, once somebody has asked for it.
 FILE_COLUMNS = """
-    id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size_bytes INTEGER, modified_ns INTEGER, changed_ns INTEGER, inode TEXT,
-    code TEXT NOT NULL, series TEXT, sop TEXT, study TEXT, patient TEXT, issuer TEXT, birth_date TEXT, sex TEXT,
-    modality TEXT, kind TEXT, head TEXT, whole TEXT
+    id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size_bytes INTEGER, modified_ns INTEGER, changed_ns INTEGER,
+    inode TEXT, code TEXT NOT NULL, series TEXT, sop TEXT, study TEXT, patient TEXT, issuer TEXT, birth_date TEXT,
+    sex TEXT, modality TEXT, kind TEXT, head TEXT, whole TEXT
 """
 _SEXES = frozenset({"M", "F"})  # O (other) may be set for anybody (PS3.3, C.7.1.1)
 _FIELDS = tuple(Instance.model_fields)
