@@ -15,7 +15,7 @@ from pipeline.core.artefacts import read_document, replacing, write_document
 from pipeline.core.errors import ArtefactError, TrainingError
 from pipeline.core.records import Record
 
-GIGABYTE = 1e9
+GIGABYTE, MEGABYTE = 1e9, 1e6
 _AGAIN = "run the rule bank again: snakemake --forcerun bank"
 
 
@@ -78,13 +78,15 @@ class Forecast(NamedTuple):
         '10000 images x (8 views + 1) at the boundary layer4 are 9.1 GB'
         """
         if not self.map_bytes:
-            return f"pooled features of {self.images} images are {self.total / GIGABYTE:.3f} GB"
+            return f"pooled features of {self.images} images are {_in_words(self.total)}"
         text = f"{self.images} images x ({self.views} views + 1) at the boundary {self.boundary} are "
-        text += f"{self.total / GIGABYTE:.1f} GB"
+        text += _in_words(self.total)
+        if self.total < GIGABYTE:
+            return text
         fewer = self._replace(views=self.views // 2)
-        less = [f"{fewer.views} views would be {fewer.total / GIGABYTE:.1f} GB"] if self.views else []
+        less = [f"{fewer.views} views would be {_in_words(fewer.total)}"] if self.views else []
         less += [
-            f"the boundary {name} would be {self._replace(map_bytes=size).total / GIGABYTE:.1f} GB"
+            f"the boundary {name} would be {_in_words(self._replace(map_bytes=size).total)}"
             for name, size in self.later
             if size < self.map_bytes
         ]
@@ -107,7 +109,7 @@ def require_room(folder: Path, forecast: Forecast, present: int) -> None:
     free = shutil.disk_usage(folder).free
     needed = forecast.total - present
     if needed > free:
-        what = f"the bank needs {needed / GIGABYTE:.2f} GB, and the disk has {free / GIGABYTE:.2f} GB: "
+        what = f"the bank needs {_in_words(needed)}, and the disk has {_in_words(free)}: "
         remedy = "set bank.views lower, leave last_block out of the strategies (probe needs no maps), or free room"
         raise TrainingError(what + forecast.in_words(), where=str(folder), remedy=remedy)
 
@@ -205,6 +207,10 @@ def _open(manifest: BankManifest, shard: Shard, which: int, size: int, shape: tu
         what = f"a shard has shape {values.shape} where {shape} is listed"
         raise ArtefactError(what, where=str(path), remedy=_AGAIN)
     return values
+
+
+def _in_words(size: int) -> str:
+    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE else f"{size / MEGABYTE:.1f} MB"
 
 
 def _digest(path: Path) -> str:

@@ -99,8 +99,9 @@ STRATEGIES: dict[str, Strategy] = {
         uses_source=True,
         depth=0,
         head="logistic",
-        in_words="the network was kept as it was and a logistic regression was fitted to its pooled features, "
-        "with the strength of its penalty chosen on the inner validation part",
+        in_words="the network was kept as it was and a logistic regression was fitted to its pooled features; the "
+        "strength of its penalty and, with weights from a source, the block after which features are taken were chosen "
+        "on the inner validation part",
     ),
     "last_block": Strategy(
         uses_source=True,

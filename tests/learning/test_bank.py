@@ -177,7 +177,7 @@ def test_a_killed_bank_goes_on_with_the_missing_shards(tmp_path):
 def test_too_small_a_disk_is_told_before_the_first_batch(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(bank_files.shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 1000, 1000))
-    with pytest.raises(TrainingError, match=r"(?s)the bank needs .* GB, and the disk has .*bank.views lower"):
+    with pytest.raises(TrainingError, match=r"(?s)the bank needs .* MB, and the disk has 0.0 MB.*bank.views lower"):
         fill_bank(order(), tmp_path)
     assert not list(tmp_path.glob("*/*.npy"))
 
