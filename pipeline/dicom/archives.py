@@ -63,10 +63,11 @@ class _Complete(Identified):
 
 @dataclass(frozen=True)
 class Tree:
-    """Where the files of a source lie, and, if it was an archive, what they were called."""
+    """Where the files of a source lie, and, if it was an archive, which one and what they were called."""
 
     root: Path
     _table: Path | None = None
+    archive: str = ""  # what tells it from others that were unpacked to the same place
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Give the path below `root`, and the name in the archive, of every member that was unpacked."""
@@ -173,7 +174,7 @@ def unpack(source: Path, restricted: Path, *, largest_bytes: int) -> Tree:
         largest_bytes=largest_bytes,
         code=fingerprint(__name__),
     )
-    tree = Tree(place / _MEMBERS, place / _NAMES)
+    tree = Tree(place / _MEMBERS, place / _NAMES, wanted.model_dump_json())
     with suppress(ArtefactError):
         if read_document(place / _COMPLETE, _Complete) == wanted:
             return tree
@@ -269,8 +270,9 @@ def _zip_members(path: Path) -> Iterator[_Found]:
     except Exception as error:  # a damaged directory makes zipfile raise nearly anything
         raise _damaged(path) from error
     with archive:
-        if min((info.header_offset for info in archive.infolist()), default=0) > 0:
-            raise _damaged(path)  # another archive in front, whose members the directory at the end does not name
+        # What stands in front may be another archive, whose members the directory at the end does not name.
+        if min((info.header_offset for info in archive.infolist()), default=archive.start_dir) > 0:
+            raise _damaged(path)
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0  # 3: Unix
             if info.is_dir() or kind == stat.S_IFDIR:
@@ -333,14 +335,14 @@ def _tar_members(path: Path) -> Iterator[_Found]:
 
 
 def _ends_here(archive: tarfile.TarFile) -> bool:
-    """Tell whether nothing but zeros follows the last member, and some of these: the end, and no other archive."""
+    """Tell whether nothing but zeros follows the last member, neither none nor absurdly many: no other archive."""
     stream: IO[bytes] = archive.fileobj  # type: ignore[assignment]  # typed as writable only
     stream.seek(archive.offset)
     found = 0
     while chunk := stream.read(_STEP_BYTES):
-        if any(chunk):
-            return False
         found += len(chunk)
+        if chunk.count(0) < len(chunk) or found > _GIGABYTE:
+            return False
     return found >= tarfile.BLOCKSIZE
 
 

@@ -105,13 +105,14 @@ def update(index: Index, tree: Tree, *, modalities: Collection[str], largest_byt
     index.rename(tree.names())
 
 
-def answers_digest(root: Path, *, modalities: Collection[str], largest_bytes: int) -> str:
+def answers_digest(tree: Tree, *, modalities: Collection[str], largest_bytes: int) -> str:
     """Tell what the content of an index depends on beside the files, as text.
 
-    Two equal texts stand for the same folder, the same settings, and the same code and libraries.
+    Two equal texts stand for the same folder or archive, the same settings, and the same code and libraries.
     """
     versions = [(name, _version(name)) for name in _READERS]
-    return repr((os.fspath(root.resolve()), sorted(modalities), largest_bytes, fingerprint(__name__), versions))
+    source = (os.fspath(tree.root.resolve()), tree.archive)
+    return repr((source, sorted(modalities), largest_bytes, fingerprint(__name__), versions))
 
 
 def _version(name: str) -> str:

@@ -69,7 +69,7 @@ def ingest(
     pseudonyms = Pseudonyms(read_or_create_key(key))
     largest_bytes = settings.max_instance_mb * MEGABYTE
     tree = unpack(settings.source, instances.parent, largest_bytes=largest_bytes + INFLATION_ROOM_BYTES)
-    answers = answers_digest(tree.root, modalities=settings.modalities, largest_bytes=largest_bytes)
+    answers = answers_digest(tree, modalities=settings.modalities, largest_bytes=largest_bytes)
     with open_index(instances.parent / "index.sqlite", answers) as index:
         update(index, tree, modalities=settings.modalities, largest_bytes=largest_bytes, threads=threads)
         refuse_inconsistent(index, tree.root, keep_shared_ids=settings.on_shared_patient_id == "note")

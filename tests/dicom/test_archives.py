@@ -1,5 +1,6 @@
 """Archives: what is unpacked, what is refused, and what a made-up archive cannot do."""
 
+import gzip
 import io
 import os
 import shutil
@@ -432,23 +433,44 @@ def test_an_archive_behind_an_archive_is_not_passed_over(tmp_path, restricted, f
         unpack(glued(tmp_path, form), restricted, largest_bytes=LIMIT)
 
 
+def test_an_empty_zip_behind_another_does_not_hide_its_members(tmp_path, restricted):
+    source = a_zip(tmp_path / "a.zip")
+    source.write_bytes(source.read_bytes() + a_zip(tmp_path / "empty.zip", []).read_bytes())
+    with pytest.raises(DicomError, match="several archives in one file"):
+        unpack(source, restricted, largest_bytes=LIMIT)
+    assert taken(tmp_path / "empty.zip", restricted) == ({}, {})
+
+
+@pytest.mark.parametrize(("count", "is_fine"), [(20_000, True), (3_000_000, False)])
+def test_zeros_behind_a_tar_are_its_end_unless_absurdly_many(tmp_path, restricted, monkeypatch, count, is_fine):
+    monkeypatch.setattr(archives, "_GIGABYTE", 1_000_000)
+    plain = a_tar(tmp_path / "a.tar", ["one"])
+    source = tmp_path / "a.tgz"
+    source.write_bytes(gzip.compress(plain.read_bytes() + bytes(count)))
+    if is_fine:
+        assert taken(source, restricted) == ({"one": content_of("one")}, {})
+    else:
+        with pytest.raises(DicomError, match="damaged"):
+            unpack(source, restricted, largest_bytes=LIMIT)
+
+
 def test_an_emptied_header_in_the_middle_of_a_tar_is_not_its_end(tmp_path, restricted):
-    path = glued(tmp_path, "tar")
-    content = bytearray((tmp_path / "part 0.tar").read_bytes())
-    at = content.index(b"./b0")
+    source = a_tar(tmp_path / "a.tar", ["one", "two", "three"])
+    content = bytearray(source.read_bytes())
+    at = content.index(b"two")
     content[at : at + 512] = bytes(512)
-    path.write_bytes(content)
+    source.write_bytes(content)
     with pytest.raises(DicomError, match="damaged or cut short"):
-        unpack(path, restricted, largest_bytes=LIMIT)
+        unpack(source, restricted, largest_bytes=LIMIT)
 
 
 def test_another_archive_of_the_same_size_and_time_is_unpacked_anew(tmp_path, restricted):
-    names = []
-    for number in range(2):
-        (tmp_path / f"{number}").mkdir()
-        (tmp_path / f"{number}" / f"file{number}").write_bytes(b"x" * 100)
-        path = Path(shutil.make_archive(str(tmp_path / f"archive {number}"), "zip", tmp_path / f"{number}"))
-        os.utime(path, ns=(10**18, 10**18))
-        tree = unpack(path, restricted, largest_bytes=LIMIT)
-        names.append([name for _, name in tree.names()])
-    assert names == [["file0"], ["file1"]]
+    sources = [a_zip(tmp_path / f"{name}.zip", [name]) for name in ("one", "two")]
+    for _ in range(100):  # until no tick of the clock lies between the two changes of status
+        for source in sources:
+            os.utime(source, ns=(10**18, 10**18))
+        if len({source.stat().st_ctime_ns for source in sources}) == 1:
+            break
+    trees = [unpack(source, restricted, largest_bytes=LIMIT) for source in sources for _ in range(2)]
+    assert [list(taken(source, restricted)[0]) for source in sources] == [["one"], ["two"]]
+    assert trees[0] == trees[1] != trees[2] == trees[3]  # so that an index of the one is none of the other

@@ -93,7 +93,7 @@ def reads(monkeypatch):
 def look_again(root, place, **changed):
     """Bring the index up to date; give what is in it."""
     options = {**SETTINGS, **changed}
-    with open_index(place / "index.sqlite", answers_digest(root, **options)) as index:
+    with open_index(place / "index.sqlite", answers_digest(Tree(root), **options)) as index:
         update(index, Tree(root), **options)
         refuse_inconsistent(index, root, keep_shared_ids=False)
         return list(index.unrefused()), list(index.rejections())
@@ -135,6 +135,17 @@ def test_another_content_of_one_length_is_noticed_though_its_time_was_put_back(t
     assert reads == ["0/00.dcm"]
 
 
+def test_a_file_that_takes_the_place_of_another_is_read_though_no_time_tells_them_apart(tmp_path):
+    """As when folders change places by being renamed."""
+    for first, second, expected in (("1", "2", ["a/x", "b/x", "c/x"]), ("2", "1", ["a/x", "b/x"]), ("2", "1", [])):
+        inodes = {"a/x": first, "b/x": second, "c/x": "3"}
+        with open_index(tmp_path / "index.sqlite", "") as index:
+            waiting = index.compare(Entry(path, 1, 1, 1, inode) for path, inode in inodes.items())
+            assert list(waiting) == expected
+            index.add(waiting, [instance(path=path, sop_uid=inodes[path]) for path in waiting])
+            assert [one.sop_uid for one in index.unrefused()] == list(inodes.values())
+
+
 @pytest.mark.parametrize("changed", [{"modalities": ("CR", "DX")}, {"largest_bytes": LIMIT - 1}])
 def test_other_settings_read_everything_again(tree, tmp_path, reads, changed, capsys):
     look_again(tree, tmp_path)
@@ -152,10 +163,13 @@ def test_another_folder_reads_everything_again(tree, tmp_path, reads):
 
 
 def test_what_answers_depend_on_is_told_apart(tmp_path, monkeypatch):
-    before = answers_digest(tmp_path, **SETTINGS)
-    assert answers_digest(tmp_path, modalities=["CR"], largest_bytes=LIMIT) == before
-    monkeypatch.setattr(reading.metadata, "version", lambda name: "another")
-    assert answers_digest(tmp_path, **SETTINGS) != before
+    before = answers_digest(Tree(tmp_path), **SETTINGS)
+    assert answers_digest(Tree(tmp_path), modalities=["CR"], largest_bytes=LIMIT) == before
+    assert answers_digest(Tree(tmp_path, archive="another"), **SETTINGS) != before
+    real = reading.metadata.version
+    for reader in ("pydicom", "nibabel"):  # nibabel reads what mosaics say of themselves
+        monkeypatch.setattr(reading.metadata, "version", lambda name, it=reader: "other" if name == it else real(name))
+        assert answers_digest(Tree(tmp_path), **SETTINGS) != before
 
 
 class Stop(BaseException):
