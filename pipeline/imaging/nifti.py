@@ -21,18 +21,15 @@ from pipeline.imaging.stacking import narrowest
 _SCANNER = 1
 _HEADER_BYTES = 348
 _VALUES_BEGIN = 352
-_TYPES: dict[int, np.dtype[Any]] = {
-    4: np.dtype("<i2"),
-    8: np.dtype("<i4"),
-    16: np.dtype("<f4"),
-}  # DT_INT16, INT32, FLOAT32
+# DT_INT16, DT_INT32, DT_FLOAT32
+_TYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i2"), 8: np.dtype("<i4"), 16: np.dtype("<f4")}
 _ISAL_LEVEL = 3  # smaller files than with levels 1 and 2, and on noisy images faster
 _COPY_BYTES = 1 << 20
 _MOST_THREADS = 4
 
 
 def write_volume(path: Path, volume: Volume) -> None:
-    """Write a volume as NIfTI-1: int16 or int32 if its values are whole numbers, else float32.
+    """Write a volume as NIfTI-1: int16 or int32 if its values are whole numbers that fit, else float32.
 
     The affine stands in sform and qform (a sheared one in sform only, because a quaternion cannot hold it).
     The unit of the values has no field in NIfTI and stays with the record of the image. The file is whole when it
@@ -115,7 +112,7 @@ def read_volume(path: Path, *, unit: str = "") -> Volume:
 
 
 def compact(values: NDArray[Any]) -> NDArray[Any]:
-    """Give the same values in the narrowest type that loses nothing: int16, int32, or float32 for fractions."""
+    """Give the same values as int16, or as int32, if that loses nothing, else as float32."""
     if values.dtype == np.int16:
         return values
     return values.astype(narrowest(values), copy=False)

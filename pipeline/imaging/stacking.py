@@ -141,10 +141,13 @@ def prove(volume: Volume, probes: Probes) -> None:
 
 
 def narrowest(values: NDArray[Any]) -> np.dtype[Any]:
-    """Give the type that holds some values exactly: int16, or int32 for larger whole numbers; float32 for fractions."""
+    """Give the type to store values in: int16 or int32 for whole numbers that fit, float32 for all others."""
+    int16, int32, float32 = _WIDTHS
     if fits_int16(values):
-        return _WIDTHS[0]
-    return _WIDTHS[1] if np.issubdtype(values.dtype, np.integer) else _WIDTHS[2]
+        return int16
+    limits = np.iinfo(int32)
+    is_whole = np.issubdtype(values.dtype, np.integer)
+    return int32 if is_whole and limits.min <= values.min() and values.max() <= limits.max else float32
 
 
 def fits_int16(values: NDArray[Any]) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.imaging.stacking import Slice, fits_int16, stack
+from pipeline.imaging.stacking import Slice, fits_int16, prove, stack, stacked
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -142,3 +142,19 @@ def test_large_fractions_are_no_fault():
     slices, affine = _series(3)
     large = [replace(one, values=one.values * np.float32(1e6) + np.float32(0.5)) for one in slices]
     assert stack(large, count=len(large), affine_mm=affine, unit="").array.dtype == np.float32
+
+
+def test_whole_numbers_beyond_32_bits_are_not_taken_for_smaller_ones():
+    slices, affine = _series(3)
+    large = [replace(one, values=one.values.astype(np.int64) + (1 << 32)) for one in slices]
+    with pytest.raises(ValueError, match="too large"):
+        stack(large, count=len(large), affine_mm=affine, unit="")
+
+
+def test_what_was_rounded_is_not_proved():
+    slices, affine = _series(3)
+    large = [replace(one, values=one.values.astype(np.int32) * 2 + (1 << 25) + 1) for one in slices]
+    volume, probes = stacked(large, count=len(large), affine_mm=affine, unit="")
+    prove(volume, probes)
+    with pytest.raises(ValueError, match="does not stand"):
+        prove(replace(volume, array=volume.array.astype(np.float32)), probes)

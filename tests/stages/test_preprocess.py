@@ -332,6 +332,26 @@ def test_a_volume_holds_every_voxel_where_it_belongs(study):
     assert (image.intensity_low, image.intensity_high) == (expected.min(), expected.max())
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(1001, 20_000_000), (1, 20_000_000), (100_003, 0)])
+def test_large_whole_numbers_reach_the_file_exactly(study, slope, intercept):
+    values, places, _ = oblique_stack()
+    study.add_volume(values, places, SHUFFLED, RescaleSlope=f"{slope}", RescaleIntercept=f"{intercept}")
+    (image,) = _preprocess(study)
+    stored = np.asarray(nib.load(study.folder / "images" / "volumes" / image.volume_file).dataobj)
+    assert stored.dtype == np.int32
+    expected = np.stack(values).astype(np.int64) * slope + intercept
+    np.testing.assert_array_equal(np.sort(stored, axis=None), np.sort(expected, axis=None))
+    assert (image.intensity_low, image.intensity_high) == (expected.min(), expected.max())
+
+
+def test_large_whole_numbers_beside_fractions_are_no_volume(study):
+    values, places, _ = oblique_stack()
+    scales = [{"RescaleIntercept": "20000001", "RescaleSlope": "0.5" if number == 4 else "1"} for number in range(10)]
+    study.add_volume(values, [{**place, **scale} for place, scale in zip(places, scales, strict=True)], SHUFFLED)
+    assert _preprocess(study) == []
+    assert [(one.code, one.severity) for one in study.findings("unreadable")] == [("GEOMETRY_NOT_PROVED", "excluded")]
+
+
 def test_names_and_encodings_do_not_change_a_volume(study):
     values, places, _ = oblique_stack()
     for names, syntax in [(range(10), "explicit"), (SHUFFLED, "implicit"), (SHUFFLED[::-1], "RLE")]:
