@@ -25,10 +25,10 @@ from synthetic_ct import write_series
 
 from pipeline.config import IngestSettings
 from pipeline.core.records import Instance, MultiFrameInstance
-from pipeline.dicom.files import LARGEST_PIXEL_BYTES
-from pipeline.dicom.pixels import PixelReadError
-from pipeline.dicom.scan import Scan, scan
-from pipeline.dicom.triage import triage
+from pipeline.dicom.decoding.pixels import PixelReadError
+from pipeline.dicom.indexing.scan import Scan, scan
+from pipeline.dicom.reading.files import LARGEST_PIXEL_BYTES
+from pipeline.dicom.slices.triage import triage
 from pipeline.imaging.nifti import compress
 from pipeline.phantom.cohort import Order, write_cohort
 from pipeline.stages.ingest import ingest

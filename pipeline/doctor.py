@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from pipeline.config import DEFAULT_FILE, Config, load
 from pipeline.core.errors import ConfigError
 from pipeline.core.provenance import PACKAGE_FOLDER, available_cores
-from pipeline.dicom.archives import folder_of
+from pipeline.dicom.indexing.archives import folder_of
 from pipeline.learning.sources import SOURCES
 from pipeline.prerequisites import OUTPUT_FOLDERS, source_problems, table_problems, weights_problems
 

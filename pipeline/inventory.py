@@ -17,15 +17,15 @@ from pipeline.core.artefacts import RESTRICTED
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Instance
-from pipeline.dicom.archives import unpack
-from pipeline.dicom.consistency import refuse_inconsistent
-from pipeline.dicom.files import INFLATION_ROOM_BYTES, MEGABYTE
-from pipeline.dicom.geometry import StackGeometry, stack_geometry
-from pipeline.dicom.headers import SLICE_MODALITIES
-from pipeline.dicom.index import open_index
-from pipeline.dicom.scan import update
-from pipeline.dicom.selection import Selection, orientation_of, select
-from pipeline.dicom.triage import Sorted, triage
+from pipeline.dicom.indexing.archives import unpack
+from pipeline.dicom.indexing.consistency import refuse_inconsistent
+from pipeline.dicom.indexing.index import open_index
+from pipeline.dicom.indexing.scan import update
+from pipeline.dicom.reading.files import INFLATION_ROOM_BYTES, MEGABYTE
+from pipeline.dicom.slices.geometry import StackGeometry, stack_geometry
+from pipeline.dicom.slices.headers import SLICE_MODALITIES
+from pipeline.dicom.slices.selection import Selection, orientation_of, select
+from pipeline.dicom.slices.triage import Sorted, triage
 
 # Radiographs and slices: what the pipeline can take; asked for where no configuration says otherwise.
 _MODALITIES = ("CR", "DX", "MG", "RF", "XA", *sorted(SLICE_MODALITIES))

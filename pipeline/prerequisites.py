@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.config import Config
 from pipeline.core.errors import ConfigError, PipelineError
-from pipeline.dicom.archives import folder_of, is_archive
+from pipeline.dicom.indexing.archives import folder_of, is_archive
 from pipeline.learning.weights import WeightsChoice, verify
 
 PHANTOM_FOLDER = Path("data/phantom")

@@ -44,7 +44,7 @@ def name_of(path):
 
 
 def room_of(module):
-    """The part of a dotted name that has a floor: ``pipeline.dicom.headers`` lives in ``dicom``."""
+    """The part of a dotted name that has a floor: ``pipeline.dicom.slices.headers`` lives in ``dicom``."""
     return module.split(".")[1]
 
 

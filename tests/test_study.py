@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.records import CalibratedPrediction, Finding, FlowStep, FoldRole, Image, Label, Prediction
 from pipeline.core.results import Evaluation
-from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
 from pipeline.phantom.manifest import Manifest
 from tests.byte_search import leaks, public_files, public_leaks
 from tests.small_study import SMALL, run

@@ -12,7 +12,7 @@ from pipeline.cli import main
 from pipeline.config import DeidentifySettings, IngestSettings, PreprocessSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.records import Finding, Image
-from pipeline.dicom.pixels import read_pixels
+from pipeline.dicom.decoding.pixels import read_pixels
 from pipeline.stages.deidentify import deidentify
 from pipeline.stages.ingest import ingest
 from pipeline.stages.preprocess import preprocess

@@ -14,8 +14,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Series
-from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
-from pipeline.dicom.volumes import read_slices, slices_geometry
+from pipeline.dicom.decoding.pixels import PixelData, PixelReadError, read_pixels
+from pipeline.dicom.slices.volumes import read_slices, slices_geometry
 from pipeline.imaging.quality import Limits, Shortcoming, check_matrix, check_pixel_shape, check_values
 from pipeline.imaging.steps import padding_mask, without_padding
 

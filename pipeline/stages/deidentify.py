@@ -12,11 +12,11 @@ from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Instance, PseudonymLink
 from pipeline.core.records import Series as SeriesRecord
-from pipeline.dicom.archives import source_root
-from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
-from pipeline.dicom.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
-from pipeline.dicom.series import series_records
-from pipeline.dicom.splitting import needs_decoder
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
+from pipeline.dicom.deidentification.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
+from pipeline.dicom.deidentification.series import series_records
+from pipeline.dicom.deidentification.splitting import needs_decoder
+from pipeline.dicom.indexing.archives import source_root
 
 _BATCH = 20_000  # files
 

@@ -10,14 +10,14 @@ from pipeline.core.artefacts import write_parquet, write_table
 from pipeline.core.errors import DicomError
 from pipeline.core.progress import say
 from pipeline.core.records import Finding, FlowStep, Instance, RejectedFile
-from pipeline.dicom.archives import folder_of, unpack
-from pipeline.dicom.consistency import refuse_inconsistent
-from pipeline.dicom.files import INFLATION_ROOM_BYTES, MEGABYTE
-from pipeline.dicom.index import Index, Rejection, open_index
-from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
-from pipeline.dicom.scan import answers_digest, update
-from pipeline.dicom.selection import Selection, select
-from pipeline.dicom.triage import triage
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
+from pipeline.dicom.indexing.archives import folder_of, unpack
+from pipeline.dicom.indexing.consistency import refuse_inconsistent
+from pipeline.dicom.indexing.index import Index, Rejection, open_index
+from pipeline.dicom.indexing.scan import answers_digest, update
+from pipeline.dicom.reading.files import INFLATION_ROOM_BYTES, MEGABYTE
+from pipeline.dicom.slices.selection import Selection, select
+from pipeline.dicom.slices.triage import triage
 
 _ROWS_IN_MEMORY = 10_000
 

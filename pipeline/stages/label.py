@@ -10,7 +10,7 @@ from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import PrivacyError
 from pipeline.core.progress import say
 from pipeline.core.records import Finding, FlowStep, Image, Label
-from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
 
 
 def label(

@@ -16,8 +16,8 @@ from pipeline.core.parallel import map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Finding, FlowStep, Image, Series
 from pipeline.core.volume import Volume
-from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
-from pipeline.dicom.volumes import read_slices, slices_geometry
+from pipeline.dicom.decoding.pixels import PixelData, PixelReadError, read_pixels
+from pipeline.dicom.slices.volumes import read_slices, slices_geometry
 from pipeline.imaging.digest import pixel_sha256
 from pipeline.imaging.nifti import flush, read_volume, write_volume
 from pipeline.imaging.pixel_store import PixelStoreWriter

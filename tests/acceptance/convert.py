@@ -25,7 +25,7 @@ from pipeline.config import (
 from pipeline.core.artefacts import read_parquet, read_table
 from pipeline.core.errors import DicomError
 from pipeline.core.records import Finding, FlowStep, Image, Instance, RejectedFile
-from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
 from pipeline.stages.check_quality import check_quality
 from pipeline.stages.deidentify import deidentify
 from pipeline.stages.ingest import ingest

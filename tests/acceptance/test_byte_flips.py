@@ -21,10 +21,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from pipeline.core.reasons import REASONS
 from pipeline.core.volume import Volume
-from pipeline.dicom.pixels import PixelReadError, read_pixels
-from pipeline.dicom.scan import scan
-from pipeline.dicom.triage import triage
-from pipeline.dicom.volumes import slices_geometry
+from pipeline.dicom.decoding.pixels import PixelReadError, read_pixels
+from pipeline.dicom.indexing.scan import scan
+from pipeline.dicom.slices.triage import triage
+from pipeline.dicom.slices.volumes import slices_geometry
 from pipeline.imaging.nifti import compact
 from pipeline.imaging.stacking import Slice, stack
 from tests.acceptance.convert import convert, oblique_ct, save

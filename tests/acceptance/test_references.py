@@ -18,7 +18,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 
-from pipeline.dicom.pixels import is_decodable
+from pipeline.dicom.decoding.pixels import is_decodable
 from tests.acceptance.convert import Conversion, convert, oblique_axes, oblique_ct, save
 from tests.acceptance.oracle import RELATIVE_TOLERANCE
 from tests.real_data import data_set

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import pydicom
 
 from pipeline.core.records import Instance
-from pipeline.dicom.files import LARGEST_PIXEL_BYTES
-from pipeline.dicom.headers import read_header
-from pipeline.dicom.pixels import PixelReadError, read_pixels
+from pipeline.dicom.decoding.pixels import PixelReadError, read_pixels
+from pipeline.dicom.reading.files import LARGEST_PIXEL_BYTES
+from pipeline.dicom.slices.headers import read_header
 
 
 class Everything(frozenset):

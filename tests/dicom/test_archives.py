@@ -18,8 +18,8 @@ from pipeline.config import Config
 from pipeline.core.artefacts import read_table
 from pipeline.core.errors import DicomError
 from pipeline.core.provenance import tree_state
-from pipeline.dicom import archives
-from pipeline.dicom.archives import Member, folder_of, is_archive, source_root, unpack
+from pipeline.dicom.indexing import archives
+from pipeline.dicom.indexing.archives import Member, folder_of, is_archive, source_root, unpack
 from pipeline.prerequisites import source_problems
 
 LIMIT = 100_000

@@ -12,8 +12,8 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from pipeline.dicom.colour import luminance
-from pipeline.dicom.pixels import PixelData, PixelReadError, read_pixels
+from pipeline.dicom.decoding.colour import luminance
+from pipeline.dicom.decoding.pixels import PixelData, PixelReadError, read_pixels
 from tests.dicom.samples import PIXELS, SYNTAXES, ct, radiograph, with_pixels, write
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (33, 35, 3)).astype(np.uint8)

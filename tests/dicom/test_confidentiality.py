@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 
-from pipeline.dicom.confidentiality import (
+from pipeline.dicom.deidentification.confidentiality import (
     METHOD,
     METHOD_CODES,
     Identity,
@@ -19,9 +19,9 @@ from pipeline.dicom.confidentiality import (
     profile,
     shifted_date,
 )
-from pipeline.dicom.files import FileFault
-from pipeline.dicom.leaks import identity_tokens
-from pipeline.dicom.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.leaks import identity_tokens
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.reading.files import FileFault
 from tests.dicom.samples import GEOMETRY, ct, radiograph, with_pixels
 
 NAMES = Pseudonyms(bytes(range(32)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.reasons import REASONS
-from pipeline.dicom.pixels import PixelReadError, read_pixels
+from pipeline.dicom.decoding.pixels import PixelReadError, read_pixels
 from tests.dicom.corpora import outcomes
 from tests.real_data import data_set
 

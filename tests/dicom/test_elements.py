@@ -3,8 +3,8 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from pipeline.dicom import elements
-from pipeline.dicom.files import quiet
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import quiet
 
 
 def raw(keyword, representation, value):

@@ -1,9 +1,9 @@
 import pydicom
 import pytest
 
-from pipeline.dicom.encoding import encoded_file, encoded_header
-from pipeline.dicom.files import opened, quiet, read_elements
-from pipeline.dicom.pixel_format import pixel_element
+from pipeline.dicom.decoding.pixel_format import pixel_element
+from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
+from pipeline.dicom.reading.files import opened, quiet, read_elements
 from tests.dicom.samples import LIMIT, SYNTAXES, ct, with_pixels, write
 
 

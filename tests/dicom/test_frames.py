@@ -6,10 +6,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from pipeline.core.records import MultiFrameInstance
-from pipeline.dicom import frames
-from pipeline.dicom.frames import EnhancedObject
-from pipeline.dicom.headers import read_header
-from pipeline.dicom.triage import triage
+from pipeline.dicom.slices import frames
+from pipeline.dicom.slices.frames import EnhancedObject
+from pipeline.dicom.slices.headers import read_header
+from pipeline.dicom.slices.triage import triage
 from tests.acceptance.convert import oblique_ct
 from tests.dicom.multiframe import enhanced, groups, item
 from tests.dicom.samples import write

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dicom.geometry import StackGeometry, is_orientation, stack_geometry
+from pipeline.dicom.slices.geometry import StackGeometry, is_orientation, stack_geometry
 
 
 def stack(count=12, seed=0, gap=2.5, spacing=(0.8, 0.6)):

@@ -6,7 +6,7 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
 )
 
-from pipeline.dicom.hazards import hazard
+from pipeline.dicom.deidentification.hazards import hazard
 from tests.dicom.samples import ct, radiograph
 
 

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Instance
-from pipeline.dicom.headers import age_years, parsed_date, read_header
+from pipeline.dicom.slices.headers import age_years, parsed_date, read_header
 from tests.dicom.samples import LIMIT, PIXELS, SYNTAXES, ct, radiograph, raw_element, with_pixels, write
 
 MODALITIES = ("CR", "CT")

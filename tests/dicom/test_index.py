@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import ArtefactError
 from pipeline.core.records import Instance, MultiFrameInstance, Plane
-from pipeline.dicom import consistency
-from pipeline.dicom import index as module
-from pipeline.dicom import scan as reading
-from pipeline.dicom.archives import Tree
-from pipeline.dicom.consistency import LOSSES, refuse_inconsistent
-from pipeline.dicom.files import Refusal, Slot
-from pipeline.dicom.index import Rejection, open_index
-from pipeline.dicom.index_rows import Entry, from_json, to_json
-from pipeline.dicom.scan import answers_digest, update
+from pipeline.dicom.indexing import consistency
+from pipeline.dicom.indexing import index as module
+from pipeline.dicom.indexing import scan as reading
+from pipeline.dicom.indexing.archives import Tree
+from pipeline.dicom.indexing.consistency import LOSSES, refuse_inconsistent
+from pipeline.dicom.indexing.index import Rejection, open_index
+from pipeline.dicom.indexing.rows import Entry, from_json, to_json
+from pipeline.dicom.indexing.scan import answers_digest, update
+from pipeline.dicom.reading.files import Refusal, Slot
 from tests.dicom.samples import LIMIT, radiograph, with_pixels, write
 
 SETTINGS = {"modalities": ("CR",), "largest_bytes": LIMIT}
@@ -200,7 +200,8 @@ def test_a_scan_that_was_stopped_goes_on_where_it_stood(tree, tmp_path, monkeypa
 KILLED = """
 import sys, time
 from pathlib import Path
-from pipeline.dicom import index, scan
+from pipeline.dicom.indexing import index
+from pipeline.dicom.indexing import scan
 from tests.dicom.test_index import look_again
 index._ROWS, index._SECONDS_BETWEEN_COMMITS, scan._LOT = 2, 0.0, 1
 real = scan._look

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dicom.leaks import Tokens, identity_tokens
+from pipeline.dicom.deidentification.leaks import Tokens, identity_tokens
 from tests.dicom.samples import radiograph
 
 

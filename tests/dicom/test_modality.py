@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from pipeline.dicom.files import FileFault
-from pipeline.dicom.modality import Modality, modality_of, narrow_values, padding_marks, stored_values
-from pipeline.dicom.pixel_format import PixelFormat
+from pipeline.dicom.decoding.modality import Modality, modality_of, narrow_values, padding_marks, stored_values
+from pipeline.dicom.decoding.pixel_format import PixelFormat
+from pipeline.dicom.reading.files import FileFault
 
 formats = st.builds(
     lambda stored, extra, signed: PixelFormat(1, 1, min(16, stored + extra), stored, signed, "MONOCHROME2"),

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.records import Instance, MultiFrameInstance
-from pipeline.dicom.headers import read_header
-from pipeline.dicom.mosaic import tile, tiles_to_a_side
-from pipeline.dicom.triage import triage
+from pipeline.dicom.slices.headers import read_header
+from pipeline.dicom.slices.mosaic import tile, tiles_to_a_side
+from pipeline.dicom.slices.triage import triage
 from tests.acceptance.convert import oblique_ct
 from tests.dicom.multiframe import csa_header, mosaic
 from tests.dicom.samples import write

@@ -3,7 +3,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dicom.paths import as_text, from_text
+from pipeline.dicom.reading.paths import as_text, from_text
 
 
 @given(st.binary(max_size=40).filter(lambda name: b"\0" not in name))

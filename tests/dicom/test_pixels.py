@@ -10,8 +10,8 @@ from pydicom.pixels import apply_modality_lut
 from pydicom.sequence import Sequence
 
 from pipeline.core.reasons import REASONS
-from pipeline.dicom import files
-from pipeline.dicom.pixels import PixelReadError, is_decodable, read_pixels
+from pipeline.dicom.decoding.pixels import PixelReadError, is_decodable, read_pixels
+from pipeline.dicom.reading import files
 from tests.dicom.samples import GEOMETRY, PIXELS, SYNTAXES, ct, radiograph, with_pixels, write
 from tests.real_data import data_set
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import PrivacyError
-from pipeline.dicom.confidentiality import shifted_date
-from pipeline.dicom.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
+from pipeline.dicom.deidentification.confidentiality import shifted_date
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 
 KEY = bytes(range(32))
 OTHER = bytes(range(1, 33))

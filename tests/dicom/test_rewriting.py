@@ -15,10 +15,10 @@ from pydicom.uid import RLELossless
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Instance
-from pipeline.dicom.headers import read_header
-from pipeline.dicom.pixels import read_pixels
-from pipeline.dicom.pseudonyms import Pseudonyms
-from pipeline.dicom.rewriting import FAILED, Rewriter, Rewritten
+from pipeline.dicom.decoding.pixels import read_pixels
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.rewriting import FAILED, Rewriter, Rewritten
+from pipeline.dicom.slices.headers import read_header
 from tests.dicom.samples import LIMIT, PIXELS, SYNTAXES, ct, radiograph, with_pixels, write
 
 NAMES = Pseudonyms(bytes(range(32)))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import DicomError
-from pipeline.dicom import consistency
-from pipeline.dicom import scan as module
-from pipeline.dicom.files import FileFault
-from pipeline.dicom.paths import from_text
-from pipeline.dicom.scan import scan, walk
+from pipeline.dicom.indexing import consistency
+from pipeline.dicom.indexing import scan as module
+from pipeline.dicom.indexing.scan import scan, walk
+from pipeline.dicom.reading.files import FileFault
+from pipeline.dicom.reading.paths import from_text
 from tests.dicom.samples import LIMIT, PIXELS, radiograph, with_pixels, write
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dicom.selection import Selection, orientation_of, select
+from pipeline.dicom.slices.selection import Selection, orientation_of, select
 from tests.dicom.test_triage import CORONAL, slice_at, volumes
 
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.dicom.rewriting import Rewritten
-from pipeline.dicom.series import series_records
+from pipeline.dicom.deidentification.rewriting import Rewritten
+from pipeline.dicom.deidentification.series import series_records
 
 ONE = Rewritten(
     source_sha256="5",

@@ -10,12 +10,12 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as Items
 
 from pipeline.core.errors import ArtefactError
-from pipeline.dicom import rewriting
-from pipeline.dicom.headers import read_header
-from pipeline.dicom.pixels import read_pixels
-from pipeline.dicom.pseudonyms import Pseudonyms
-from pipeline.dicom.rewriting import FAILED, Rewriter
-from pipeline.dicom.splitting import needs_decoder
+from pipeline.dicom.decoding.pixels import read_pixels
+from pipeline.dicom.deidentification import rewriting
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.rewriting import FAILED, Rewriter
+from pipeline.dicom.deidentification.splitting import needs_decoder
+from pipeline.dicom.slices.headers import read_header
 from tests.acceptance.convert import oblique_ct
 from tests.dicom.multiframe import csa_header, enhanced, item, mosaic
 from tests.dicom.samples import write

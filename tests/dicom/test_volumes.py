@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline.dicom.geometry import StackGeometry
-from pipeline.dicom.pixels import read_pixels
-from pipeline.dicom.volumes import slices_geometry
+from pipeline.dicom.decoding.pixels import read_pixels
+from pipeline.dicom.slices.geometry import StackGeometry
+from pipeline.dicom.slices.volumes import slices_geometry
 from tests.dicom.samples import PIXELS, ct, radiograph, with_pixels, write
 
 

@@ -12,10 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from pipeline.core.records import Instance
-from pipeline.dicom import files, headers, walker
-from pipeline.dicom.headers import read_header
-from pipeline.dicom.layouts import Layouts
-from pipeline.dicom.walker import DEEPEST_SEQUENCE, Header, HeadTooShortError, SequenceTooDeepError, walk
+from pipeline.dicom.reading import files, walker
+from pipeline.dicom.reading.layouts import Layouts
+from pipeline.dicom.reading.walker import DEEPEST_SEQUENCE, Header, HeadTooShortError, SequenceTooDeepError, walk
+from pipeline.dicom.slices import headers
+from pipeline.dicom.slices.headers import read_header
 from tests.dicom.samples import SYNTAXES, ct, radiograph, raw_element, with_pixels, write
 from tests.real_data import data_set
 
@@ -261,7 +262,7 @@ def test_what_was_learned_from_other_files_changes_nothing(tmp_path, seed, synta
 
 
 def test_runs_are_shortened_where_files_differ_and_are_bounded(monkeypatch):
-    monkeypatch.setattr("pipeline.dicom.layouts._MOST_PIECES", 4)
+    monkeypatch.setattr("pipeline.dicom.reading.layouts._MOST_PIECES", 4)
     layouts = Layouts()
     for name in (b"a", b"b", b"c", b"d"):
         piece = walker.Piece(name * 8, 0, 4, None)

@@ -11,7 +11,7 @@ from pipeline.core.artefacts import read_table
 from pipeline.core.errors import ArtefactError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import FlowStep
-from pipeline.dicom import decoding
+from pipeline.dicom.decoding import codecs as decoding
 from pipeline.stages import check_quality as stage
 from pipeline.stages.check_quality import check_quality
 from tests.stages.series_files import Study, oblique_stack, radiograph

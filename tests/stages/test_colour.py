@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.artefacts import read_table
 from pipeline.core.records import Image, Series
-from pipeline.dicom.colour import luminance
+from pipeline.dicom.decoding.colour import luminance
 from tests.acceptance.convert import Conversion, convert, oblique_ct, save
 from tests.dicom.samples import radiograph, with_pixels, write
 from tests.stages.series_files import radiograph as drawn

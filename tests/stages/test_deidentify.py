@@ -8,7 +8,7 @@ from pipeline.config import DeidentifySettings, IngestSettings
 from pipeline.core.artefacts import read_table
 from pipeline.core.errors import DicomError
 from pipeline.core.records import Finding, FlowStep, PseudonymLink, Series
-from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
 from pipeline.stages import deidentify as module
 from pipeline.stages.deidentify import deidentify
 from pipeline.stages.ingest import ingest

@@ -11,8 +11,8 @@ from pipeline.core.artefacts import read_parquet, read_table
 from pipeline.core.errors import DicomError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Finding, FlowStep, Instance, RejectedFile
-from pipeline.dicom.archives import source_root
-from pipeline.dicom.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.dicom.indexing.archives import source_root
 from pipeline.stages.ingest import ingest
 from tests.acceptance.convert import oblique_ct
 from tests.dicom.multiframe import enhanced, item

@@ -1,5 +1,5 @@
 # From files as found to de-identified, checked series.
-from pipeline.dicom.archives import folder_of
+from pipeline.dicom.indexing.archives import folder_of
 
 if CONFIG.phantom:
 

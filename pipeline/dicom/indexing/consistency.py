@@ -7,9 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.dicom.files import FileFault, whole_sha256
-from pipeline.dicom.index import Index
-from pipeline.dicom.paths import from_text
+from pipeline.dicom.indexing.index import Index
+from pipeline.dicom.reading.files import FileFault, whole_sha256
+from pipeline.dicom.reading.paths import from_text
 
 # A slice that is refused for one of these was meant to be part of its volume.
 LOSSES = (

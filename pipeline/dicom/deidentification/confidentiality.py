@@ -26,11 +26,11 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from pipeline.dicom import elements
-from pipeline.dicom.files import FileFault
-from pipeline.dicom.headers import age_years, parsed_date
-from pipeline.dicom.leaks import Tokens
-from pipeline.dicom.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.leaks import Tokens
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import FileFault
+from pipeline.dicom.slices.headers import age_years, parsed_date
 
 METHOD = "imaging-transfer: allow list, keyed UIDs, shifted dates"
 # (code value, meaning) of PS3.16, context group 7050

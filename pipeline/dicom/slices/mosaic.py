@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pipeline.core.records import Instance, MultiFrameInstance, Plane
-from pipeline.dicom import elements
+from pipeline.dicom.reading import elements
 
 _WORD = "MOSAIC"
 _GROUP = 0x0029

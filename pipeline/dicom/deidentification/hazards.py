@@ -21,7 +21,7 @@ from pydicom.uid import (
     XRayRadiofluoroscopicImageStorage,
 )
 
-from pipeline.dicom import elements
+from pipeline.dicom.reading import elements
 
 # What comes from a detector and nothing else. All other storage classes (secondary capture, ultrasound, visible
 # light, ophthalmology, classes of tomorrow) may show names, screens or faces: kept out until a rule covers them.

@@ -14,11 +14,8 @@ from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pipeline.core.records import Instance
-from pipeline.dicom.decoding import stored_pixels
-from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, Source
-from pipeline.dicom.frames import CLASSIC, EnhancedObject, set_element
-from pipeline.dicom.mosaic import tile, tiles_to_a_side
-from pipeline.dicom.pixel_format import (
+from pipeline.dicom.decoding.codecs import stored_pixels
+from pipeline.dicom.decoding.pixel_format import (
     CODESTREAM_PADDING,
     END_OF_CODESTREAM,
     NATIVE,
@@ -27,6 +24,9 @@ from pipeline.dicom.pixel_format import (
     pixel_element,
     pixel_format,
 )
+from pipeline.dicom.reading.files import INFLATION_ROOM_BYTES, FileFault, Source
+from pipeline.dicom.slices.frames import CLASSIC, EnhancedObject, set_element
+from pipeline.dicom.slices.mosaic import tile, tiles_to_a_side
 
 
 @dataclass(frozen=True)

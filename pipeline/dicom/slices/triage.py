@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.core.records import Instance
-from pipeline.dicom.geometry import DUPLICATE_MM, FEWEST_SLICES
-from pipeline.dicom.mosaic import is_mosaic
+from pipeline.dicom.slices.geometry import DUPLICATE_MM, FEWEST_SLICES
+from pipeline.dicom.slices.mosaic import is_mosaic
 
 # Slices whose direction cosines differ by more belong to different stacks; smaller differences are a fault of
 # one stack, which is found when it is stacked.

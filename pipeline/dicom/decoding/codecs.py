@@ -17,10 +17,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipeline.dicom.colour import SUBSAMPLED, luminance, palette_luminance
-from pipeline.dicom.files import FileFault, Source
-from pipeline.dicom.modality import Stored, narrow_values, stored_values
-from pipeline.dicom.pixel_format import (
+from pipeline.dicom.decoding.colour import SUBSAMPLED, luminance, palette_luminance
+from pipeline.dicom.decoding.modality import Stored, narrow_values, stored_values
+from pipeline.dicom.decoding.pixel_format import (
     NATIVE,
     PixelElement,
     PixelFormat,
@@ -28,6 +27,7 @@ from pipeline.dicom.pixel_format import (
     pixel_element,
     pixel_format,
 )
+from pipeline.dicom.reading.files import FileFault, Source
 
 # Which of several decoders pydicom takes first depends on what else is installed; ours is named.
 _PREFERRED_PLUGIN = "pylibjpeg"

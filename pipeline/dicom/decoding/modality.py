@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pipeline.dicom import elements
-from pipeline.dicom.files import FileFault
-from pipeline.dicom.pixel_format import PixelFormat
+from pipeline.dicom.decoding.pixel_format import PixelFormat
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import FileFault
 
 # Stored values: unsigned or signed words of 8, 16 or 32 bits.
 Stored = NDArray[np.integer]

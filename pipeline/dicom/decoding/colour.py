@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from pipeline.dicom import elements
-from pipeline.dicom.files import FileFault
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import FileFault
 
 PALETTE = "PALETTE COLOR"
 SUBSAMPLED = "YBR_FULL_422"

@@ -9,8 +9,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from pipeline.dicom.files import PIXEL_DATA
-from pipeline.dicom.pixel_format import PixelElement
+from pipeline.dicom.decoding.pixel_format import PixelElement
+from pipeline.dicom.reading.files import PIXEL_DATA
 
 # A fixed UUID of this software as a UID (PS3.7, D.3.3.2); it says who wrote a file, nothing else.
 IMPLEMENTATION_CLASS_UID = "2.25.178532741261943090401676036365778147102"

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.dicom.files import quiet
-from pipeline.dicom.geometry import FEWEST_SLICES, StackGeometry, stack_geometry
-from pipeline.dicom.pixels import PixelData, read_pixels
+from pipeline.dicom.decoding.pixels import PixelData, read_pixels
+from pipeline.dicom.reading.files import quiet
+from pipeline.dicom.slices.geometry import FEWEST_SLICES, StackGeometry, stack_geometry
 
 
 def read_slices(paths: Iterable[Path]) -> list[PixelData]:

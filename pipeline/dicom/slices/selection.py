@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.core.records import Instance
-from pipeline.dicom.triage import Sorted
+from pipeline.dicom.slices.triage import Sorted
 
 Orientation = Literal["axial", "coronal", "sagittal", "oblique"]
 # The normal of a slice must lie within this angle of a patient axis to be called by its name.

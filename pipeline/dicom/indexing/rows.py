@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     status, which no program can set. A file that was moved to the name of another still has its own inode.
     """
 
-    path: str  # as text, see `pipeline.dicom.paths`
+    path: str  # as text, see `pipeline.dicom.reading.paths`
     size_bytes: int
     modified_ns: int
     changed_ns: int

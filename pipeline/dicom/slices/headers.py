@@ -11,9 +11,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pipeline.core.records import Instance
-from pipeline.dicom import elements
-from pipeline.dicom.decoding import is_decodable
-from pipeline.dicom.files import (
+from pipeline.dicom.decoding.codecs import is_decodable
+from pipeline.dicom.decoding.pixel_format import (
+    PIXEL_FORMAT_KEYWORDS,
+    PixelFormat,
+    check_pixel_data,
+    pixel_element,
+    pixel_format,
+)
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import (
     INFLATION_ROOM_BYTES,
     FileFault,
     Refusal,
@@ -24,15 +31,8 @@ from pipeline.dicom.files import (
     quiet,
     read_elements,
 )
-from pipeline.dicom.frames import CLASSIC, plane_facts, with_planes
-from pipeline.dicom.geometry import is_orientation
-from pipeline.dicom.pixel_format import (
-    PIXEL_FORMAT_KEYWORDS,
-    PixelFormat,
-    check_pixel_data,
-    pixel_element,
-    pixel_format,
-)
+from pipeline.dicom.slices.frames import CLASSIC, plane_facts, with_planes
+from pipeline.dicom.slices.geometry import is_orientation
 
 # Modalities whose instances are slices of a volume; every other one holds images that stand alone.
 SLICE_MODALITIES = frozenset({"CT", "MR", "PT"})
@@ -140,7 +140,8 @@ def _instance(source: Source, relative_path: str, modalities: Collection[str], l
     except FileFault as fault:
         is_slice = elements.text(dataset, "Modality") in SLICE_MODALITIES
         if fault.code in _OTHER_KINDS:  # may be something else that is filed in the series, unless it has a place there
-            is_slice = all(keyword in dataset for keyword in ("ImagePositionPatient", "ImageOrientationPatient"))
+            has_place = all(keyword in dataset for keyword in ("ImagePositionPatient", "ImageOrientationPatient"))
+            is_slice = has_place or elements.text(dataset, "SOPClassUID") in CLASSIC
         if not is_slice:
             raise
         slot = Slot(elements.text(dataset, "SeriesInstanceUID"), elements.text(dataset, "SOPInstanceUID"))

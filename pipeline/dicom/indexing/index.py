@@ -20,7 +20,7 @@ from typing import NamedTuple, overload
 from pipeline.core.errors import ArtefactError
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import Instance, MultiFrameInstance
-from pipeline.dicom.index_rows import FILE_COLUMNS, Entry, from_json, row_of, to_json
+from pipeline.dicom.indexing.rows import FILE_COLUMNS, Entry, from_json, row_of, to_json
 
 _ROWS = 1_000  # written, or read, at a time
 _SECONDS_BETWEEN_COMMITS = 5.0  # what a killed scan may lose

@@ -13,13 +13,13 @@ from pipeline.core.errors import DicomError
 from pipeline.core.parallel import map_in_order
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Instance
-from pipeline.dicom.archives import Tree
-from pipeline.dicom.consistency import refuse_inconsistent
-from pipeline.dicom.files import quiet
-from pipeline.dicom.headers import read_header
-from pipeline.dicom.index import Index, Rejection, open_index
-from pipeline.dicom.index_rows import Entry
-from pipeline.dicom.paths import as_text, from_text
+from pipeline.dicom.indexing.archives import Tree
+from pipeline.dicom.indexing.consistency import refuse_inconsistent
+from pipeline.dicom.indexing.index import Index, Rejection, open_index
+from pipeline.dicom.indexing.rows import Entry
+from pipeline.dicom.reading.files import quiet
+from pipeline.dicom.reading.paths import as_text, from_text
+from pipeline.dicom.slices.headers import read_header
 
 _WORTH_PROCESSES = 2_000  # fewest files for which starting processes pays
 _LOT = 64
@@ -63,7 +63,7 @@ def scan(
     modalities, largest_bytes, threads
         See `update`.
     keep_shared_ids
-        See `pipeline.dicom.consistency.refuse_inconsistent`.
+        See `pipeline.dicom.indexing.consistency.refuse_inconsistent`.
 
     Raises
     ------

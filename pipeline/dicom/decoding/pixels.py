@@ -9,9 +9,11 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from pipeline.core.records import Pair
-from pipeline.dicom import elements
-from pipeline.dicom.decoding import is_decodable, narrow_pixels, stored_pixels
-from pipeline.dicom.files import (
+from pipeline.dicom.decoding.codecs import is_decodable, narrow_pixels, stored_pixels
+from pipeline.dicom.decoding.modality import MODALITY_KEYWORDS, Modality, Values, modality_of, padding_marks
+from pipeline.dicom.decoding.pixel_format import PIXEL_FORMAT_KEYWORDS, PixelFormat
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import (
     INFLATION_ROOM_BYTES,
     LARGEST_PIXEL_BYTES,
     FileFault,
@@ -20,9 +22,7 @@ from pipeline.dicom.files import (
     quiet,
     read_elements,
 )
-from pipeline.dicom.modality import MODALITY_KEYWORDS, Modality, Values, modality_of, padding_marks
-from pipeline.dicom.pixel_format import PIXEL_FORMAT_KEYWORDS, PixelFormat
-from pipeline.dicom.walker import Element, as_header
+from pipeline.dicom.reading.walker import Element, as_header
 
 __all__ = ["PixelData", "PixelReadError", "is_decodable", "read_pixels", "stored_pixels"]
 _SHARED_KEYWORDS = (

@@ -16,16 +16,24 @@ from pydicom.dataset import Dataset
 from pipeline.core.artefacts import replacing
 from pipeline.core.errors import ArtefactError, PipelineError
 from pipeline.core.records import Instance
-from pipeline.dicom import elements
-from pipeline.dicom.confidentiality import Identity, deidentified, fixed_words, profile
-from pipeline.dicom.encoding import encoded_file, encoded_header
-from pipeline.dicom.files import INFLATION_ROOM_BYTES, FileFault, Source, head_sha256, opened, quiet, read_elements
-from pipeline.dicom.frames import GROUP_TAGS, LARGEST_GROUPS_BYTES, set_element
-from pipeline.dicom.hazards import HAZARD_TAGS, hazard
-from pipeline.dicom.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
-from pipeline.dicom.paths import from_text
-from pipeline.dicom.pseudonyms import Pseudonyms
-from pipeline.dicom.splitting import Single, decoded_bytes, singles
+from pipeline.dicom.deidentification.confidentiality import Identity, deidentified, fixed_words, profile
+from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
+from pipeline.dicom.deidentification.hazards import HAZARD_TAGS, hazard
+from pipeline.dicom.deidentification.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.splitting import Single, decoded_bytes, singles
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import (
+    INFLATION_ROOM_BYTES,
+    FileFault,
+    Source,
+    head_sha256,
+    opened,
+    quiet,
+    read_elements,
+)
+from pipeline.dicom.reading.paths import from_text
+from pipeline.dicom.slices.frames import GROUP_TAGS, LARGEST_GROUPS_BYTES, set_element
 
 _IDENTITY_KEYWORDS = (*NAME_KEYWORDS, *CODE_KEYWORDS, *UID_KEYWORDS, "PatientBirthDate")
 WORTH_PROCESSES = 400  # fewest instances for which starting worker processes pays

@@ -20,8 +20,8 @@ from pipeline.core.errors import ArtefactError, DicomError
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Identified
-from pipeline.dicom.paths import as_text
-from pipeline.dicom.pseudonyms import close_to_others
+from pipeline.dicom.deidentification.pseudonyms import close_to_others
+from pipeline.dicom.reading.paths import as_text
 
 _FOLDER = "unpacked"
 _MEMBERS, _NAMES, _COMPLETE = "members", "names.tsv", "complete.json"

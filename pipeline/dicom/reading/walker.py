@@ -1,9 +1,9 @@
 """Walker: the fast way through an ordinary header; at anything unusual it declines, and pydicom decides.
 
 It reads explicit and implicit little endian from the first bytes of a file, skips what nobody asked for, and
-gives the wanted values exactly as `pipeline.dicom.elements` would get them from pydicom (words of which the standard
-leaves the sign open come unsigned, see `elements.words`). It never judges a file: whatever is damaged, rare or
-ambiguous ends in ``None``, and the file goes the slow way.
+gives the wanted values exactly as `elements` would get them from pydicom (words of which the standard leaves the
+sign open come unsigned, see `elements.words`). It never judges a file: whatever is damaged, rare or ambiguous ends in
+``None``, and the file goes the slow way.
 
 References
 ----------
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from pipeline.dicom.conversions import Convert, DeclinedError, coding_of, conversion, declined, uid
-from pipeline.dicom.layouts import Layouts, Piece
+from pipeline.dicom.reading.conversions import Convert, DeclinedError, coding_of, conversion, declined, uid
+from pipeline.dicom.reading.layouts import Layouts, Piece
 
 DEEPEST_SEQUENCE = 32
 _FIRST_ELEMENT = 132  # behind the preamble and the magic word
@@ -82,7 +82,7 @@ class Wanted(NamedTuple):
 
 
 class Header(dict[str | int, Element]):
-    """The wanted elements of a file: what `pipeline.dicom.elements` asks of a pydicom data set, and no more.
+    """The wanted elements of a file: what `pipeline.dicom.reading.elements` asks of a pydicom data set, and no more.
 
     Elements stand under their tag, and under their keyword if they have one.
 

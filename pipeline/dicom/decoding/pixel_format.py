@@ -19,10 +19,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipeline.dicom import elements
-from pipeline.dicom.colour import COLOURS, PALETTE, PALETTE_KEYWORDS, SUBSAMPLED, palette_bits
-from pipeline.dicom.files import PIXEL_DATA, FileFault, Source
-from pipeline.dicom.walker import Element, as_header
+from pipeline.dicom.decoding.colour import COLOURS, PALETTE, PALETTE_KEYWORDS, SUBSAMPLED, palette_bits
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import PIXEL_DATA, FileFault, Source
+from pipeline.dicom.reading.walker import Element, as_header
 
 PIXEL_FORMAT_KEYWORDS = (
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",

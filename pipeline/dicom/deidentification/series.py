@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from pipeline.core.records import Series
-from pipeline.dicom.confidentiality import OLDEST_SHOWN_YEARS
-from pipeline.dicom.headers import age_years, parsed_date
-from pipeline.dicom.rewriting import Rewritten
+from pipeline.dicom.deidentification.confidentiality import OLDEST_SHOWN_YEARS
+from pipeline.dicom.deidentification.rewriting import Rewritten
+from pipeline.dicom.slices.headers import age_years, parsed_date
 
 
 def series_records(instances: Iterable[Rewritten]) -> list[tuple[str, Series]]:

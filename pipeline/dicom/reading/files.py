@@ -23,7 +23,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from pipeline.dicom.walker import Header, HeadTooShortError, SequenceTooDeepError, walk
+from pipeline.dicom.reading.walker import Header, HeadTooShortError, SequenceTooDeepError, walk
 
 PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009})
@@ -171,7 +171,7 @@ def opened(
     largest_inflated_bytes
         A deflated data set that inflates to more is refused; no more is ever held in memory.
     tags
-        Elements to read at once, the fast way, if the header is an ordinary one (see `pipeline.dicom.walker`).
+        Elements to read at once, the fast way, if the header is an ordinary one (see `pipeline.dicom.reading.walker`).
     with_pixels
         Whether the pixels will be read too: then a small file is read as a whole, once.
 
@@ -209,7 +209,7 @@ def _walked(
         return None
     body: BinaryIO = io.BytesIO(head) if len(head) == size else stream
     body.seek(header.end)
-    answers = cast("Dataset", header)  # to the questions that `pipeline.dicom.elements` asks
+    answers = cast("Dataset", header)  # to the questions that `pipeline.dicom.reading.elements` asks
     syntax = header.transfer_syntax_uid
     return Source(
         meta=answers,

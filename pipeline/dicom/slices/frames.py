@@ -31,10 +31,10 @@ from pydicom.uid import (
 )
 
 from pipeline.core.records import Instance, MultiFrameInstance, Plane
-from pipeline.dicom import elements
-from pipeline.dicom.files import FileFault, Source, opened, read_elements
-from pipeline.dicom.geometry import is_orientation
-from pipeline.dicom.mosaic import MOSAIC_TAGS, is_mosaic, tiles
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import FileFault, Source, opened, read_elements
+from pipeline.dicom.slices.geometry import is_orientation
+from pipeline.dicom.slices.mosaic import MOSAIC_TAGS, is_mosaic, tiles
 
 # The storage class of single slices that say the same.
 CLASSIC = {

@@ -1,0 +1,1 @@
+"""Decoding: pixel data become modality values."""

@@ -1,0 +1,1 @@
+"""Indexing: every file of a source, looked at once and remembered."""
