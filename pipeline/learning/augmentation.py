@@ -46,7 +46,7 @@ NO_CHANGE = Augmentation(
 )
 
 
-def augment(images: "Tensor", ranges: Augmentation, seed: int) -> "Tensor":
+def augment(images: "Tensor", ranges: Augmentation, seed: int, *, first: int = 0, of: int | None = None) -> "Tensor":
     """Change every image of a batch at random.
 
     The parameters are drawn on the processor, so that they do not depend on the device; only noise is drawn
@@ -60,6 +60,9 @@ def augment(images: "Tensor", ranges: Augmentation, seed: int) -> "Tensor":
         How far to go.
     seed
         Seed of this batch.
+    first, of
+        The images may be a part of a batch of so many, from its image `first` on. They are changed as they would be
+        in the whole batch, so that the number of devices changes nothing.
 
     Returns
     -------
@@ -69,20 +72,22 @@ def augment(images: "Tensor", ranges: Augmentation, seed: int) -> "Tensor":
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    batch = images.shape[0]
+    batch = images.shape[0] if of is None else of
+    part = slice(first, first + images.shape[0])
     changed = images
     if ranges.rotation_degrees or ranges.translation or ranges.scale or ranges.flip:
-        matrices = on_device(_affine_matrices(batch, ranges, generator), images.device)
+        matrices = on_device(_affine_matrices(batch, ranges, generator)[part], images.device)
         grid = torch.nn.functional.affine_grid(matrices, list(images.shape), align_corners=False)
         changed = torch.nn.functional.grid_sample(changed, grid, mode="bilinear", align_corners=False)
     if ranges.contrast or ranges.brightness:
-        gain = 1 + ranges.contrast * on_device(_symmetric(batch, generator), images.device)
-        shift = ranges.brightness * on_device(_symmetric(batch, generator), images.device)
+        gain = 1 + ranges.contrast * on_device(_symmetric(batch, generator)[part], images.device)
+        shift = ranges.brightness * on_device(_symmetric(batch, generator)[part], images.device)
         mean = changed.mean(dim=(1, 2, 3), keepdim=True)
         changed = (changed - mean) * gain.view(-1, 1, 1, 1) + mean + shift.view(-1, 1, 1, 1)
     if ranges.noise:
         local = torch.Generator(images.device).manual_seed(seed)
-        changed = changed + ranges.noise * torch.randn(changed.shape, generator=local, device=images.device)
+        noise = torch.randn((batch, *changed.shape[1:]), generator=local, device=images.device)
+        changed = changed + ranges.noise * noise[part]
     return changed.clamp(0, 1)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,6 +30,26 @@ class Inputs(Protocol):
         """Give the rows without random changes, shape (batch, ...), on the device."""
 
 
+class Part(NamedTuple):
+    """One of several nearly equal parts of a batch: what one of several devices computes."""
+
+    number: int = 0
+    of: int = 1
+
+    def within(self, count: int) -> slice:
+        """Give the place of the part in a batch of so many images.
+
+        Examples
+        --------
+        >>> [Part(number, 3).within(8) for number in range(3)]
+        [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
+        """
+        return slice(count * self.number // self.of, count * (self.number + 1) // self.of)
+
+
+WHOLE = Part()
+
+
 @dataclass(frozen=True)
 class PixelSource:
     """Stored images and how they are brought to a network: the usual `Inputs`.
@@ -44,28 +64,49 @@ class PixelSource:
         Device and precision.
     augmentation
         Random changes of training images.
+    resident
+        All of `pixels` on the device, where it has room for them (`pipeline.learning.feeding`).
     """
 
     pixels: np.ndarray
     normalisation: Normalisation
     placement: Placement
     augmentation: Augmentation = NO_CHANGE
+    resident: "Tensor | None" = None
 
     def train(self, rows: np.ndarray, seed: int) -> "Tensor":
         """Read images, change each at random and normalise them: shape (batch, channels, height, width)."""
-        return self.prepare(augment(self.grey(rows), self.augmentation, seed))
+        return self.finish(self._stored(rows), seed)
 
     def plain(self, rows: np.ndarray) -> "Tensor":
         """Read images and normalise them: shape (batch, channels, height, width)."""
-        return self.prepare(self.grey(rows))
+        return self.finish(self._stored(rows))
+
+    def read(self, rows: np.ndarray) -> "Tensor":
+        """Read images as they are stored, shape (batch, height, width), into the processor's memory."""
+        import torch
+
+        return torch.from_numpy(np.array(self.pixels[rows]))
+
+    def finish(self, stored: "Tensor", seed: int | None = None, *, first: int = 0, of: int | None = None) -> "Tensor":
+        """Change stored images on the device at random if there is a seed, and normalise them.
+
+        They may be a part of a batch: those from `first` on, of so many.
+        """
+        grey = _as_grey(stored)
+        return self.prepare(grey if seed is None else augment(grey, self.augmentation, seed, first=first, of=of))
 
     def grey(self, rows: np.ndarray) -> "Tensor":
         """Read images as float32 in [0, 1] of shape (batch, 1, height, width) on the device."""
+        return _as_grey(self._stored(rows))
+
+    def _stored(self, rows: np.ndarray) -> "Tensor":
         import torch
 
-        stored = on_device(torch.from_numpy(np.array(self.pixels[rows])), self.placement.device)
-        values = stored.float().unsqueeze(1)
-        return values / 255 if stored.dtype == torch.uint8 else values
+        if self.resident is None:
+            return on_device(self.read(rows), self.placement.device)
+        places = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        return self.resident.index_select(0, on_device(places, self.placement.device))
 
     def prepare(self, grey: "Tensor") -> "Tensor":
         """Repeat the grey channel and normalise each as the source wants; the result is channels-last."""
@@ -74,6 +115,13 @@ class PixelSource:
         mean = _channels(self.normalisation.mean, str(grey.device))
         deviation = _channels(self.normalisation.deviation, str(grey.device))
         return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+def _as_grey(stored: "Tensor") -> "Tensor":
+    import torch
+
+    values = stored.float().unsqueeze(1)
+    return values / 255 if stored.dtype == torch.uint8 else values
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from pipeline.learning.backbones import block_of, head_of
 from pipeline.learning.batches import Inputs, shuffled_batches
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.criteria import Criterion, calibrated_loss, validation_auroc
+from pipeline.learning.feeding import feed
 from pipeline.learning.gradients import differentiate
 from pipeline.learning.inference import predict_logits
 from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, is_asked_to_end
@@ -244,10 +245,10 @@ def _steps(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
     smallest = 2 if _learns_statistics(run, task) else 1
     if run.step == 0:
         run.loss_sum.zero_()
-    for index in range(run.step, len(batches)):
+    seeds = [derive_seed(task.seed, "augmentation", task.fold, epoch, index) for index in range(len(batches))]
+    for index, images in enumerate(feed(inputs, batches[run.step :], seeds[run.step :]), start=run.step):
         rows, total = batches[index], recipe.epochs * len(batches)
         _set_rates(run, recipe, task, (epoch - 1) * len(batches) + index, total)
-        images = inputs.train(rows, derive_seed(task.seed, "augmentation", task.fold, epoch, index))
         done = differentiate(
             run.network, images, truths[index], criterion, inputs.placement, pieces=run.pieces, smallest=smallest
         )

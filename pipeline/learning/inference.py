@@ -13,6 +13,7 @@ from pipeline.core.seeding import derive_seed
 from pipeline.learning.backbones import head_of, pooling_of
 from pipeline.learning.batches import Inputs, plain_batches
 from pipeline.learning.devices import Placement
+from pipeline.learning.feeding import feed
 from pipeline.learning.interruption import end_if_asked
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ def pooled_features(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> n
 
 def _pooled(network: "nn.Module", inputs: Inputs, rows: np.ndarray, seed: int | None = None) -> "Iterator[Tensor]":
     network.eval()
-    for index, batch in enumerate(plain_batches(rows, INFERENCE_BATCH)):
+    batches = plain_batches(rows, INFERENCE_BATCH)
+    seeds = None if seed is None else [derive_seed(seed, index) for index in range(len(batches))]
+    for taken in feed(inputs, batches, seeds):
         end_if_asked()
-        taken = inputs.plain(batch) if seed is None else inputs.train(batch, derive_seed(seed, index))
         yield _pool(network, taken, inputs.placement)
 
 

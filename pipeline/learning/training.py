@@ -22,6 +22,7 @@ from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.devices import Placement
+from pipeline.learning.feeding import settle
 from pipeline.learning.finetuning import (
     FoldData,
     Task,
@@ -267,7 +268,7 @@ def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
         for role in ("train", "validation")
     }
     return FoldData(
-        inputs=PixelSource(study.pixels, weights.normalisation, study.placement, study.augmentation),
+        inputs=settle(PixelSource(study.pixels, weights.normalisation, study.placement, study.augmentation)),
         train_rows=rows["train"],
         train_classes=truth["train"],
         validation_rows=rows["validation"],
