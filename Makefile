@@ -12,6 +12,8 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14 python)
 # Whole files to two processes: what a file sets up is set up once.
 PARALLEL := --numprocesses 2 --dist loadfile
+# Those that need nothing but this checkout; what stands beside them are parts, or needs data.
+BENCHMARKS := ingest learning evidence
 GREEN := \033[32m%s\033[0m\n
 
 .PHONY: help
@@ -54,7 +56,7 @@ docs-check: .venv/developing
 
 .PHONY: bench
 bench: .venv/developing  ## measure against the targets
-	@for script in $(wildcard benchmarks/*.py); do echo "$$script"; $(BIN)/python "$$script"; done
+	@for name in $(BENCHMARKS); do echo "benchmarks/$$name.py"; $(BIN)/python "benchmarks/$$name.py"; done
 
 .PHONY: lock
 lock:  ## pin the newest versions that pyproject.toml allows (needs the package index)

@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 # For all ways: threads that wait by spinning would be counted as work.
@@ -27,97 +26,71 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from monai import transforms as mt
-from monai.data import CacheDataset, DataLoader
-from monai.data import Dataset as MonaiDataset
+from learning_peers import (
+    BACKBONE,
+    SEED,
+    Fold,
+    Setting,
+    area,
+    cached_loaders,
+    monai_loaders,
+    plain_loaders,
+    train_peer,
+)
 from PIL import Image as Picture
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
-from torch.utils.data import DataLoader as TorchLoader
 
 from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES, block_of, replace_head
+from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.bank import BankInputs, BankOrder, features_of_blocks, fill_bank
 from pipeline.learning.batches import Inputs, PixelSource
 from pipeline.learning.blocks import upper
 from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.devices import choose_placement
+from pipeline.learning.devices import Placement, choose_placement
 from pipeline.learning.finetuning import FoldData, Task, fine_tune
 from pipeline.learning.inference import predict_logits
 from pipeline.learning.probe import install_head
 from pipeline.learning.recipes import Recipe
-from pipeline.learning.sources import Normalisation
 from pipeline.learning.strategies import STRATEGIES
 from pipeline.learning.sweep import ProbeData, choose_probe, probe_at, probe_logits
 from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import RANDOM, VerifiedWeights, WeightsChoice, build_network, verify
+from pipeline.learning.weights import RANDOM, WeightsChoice, build_network, verify
 from pipeline.phantom.cohort import Order, write_cohort
 
 TEST_WEIGHTS = Path.home() / ".cache/imaging-transfer-test-data/imagenet_resnet18/resnet18_imagenet_expanded_f32.pth"
 AUGMENTATION = Augmentation(
     rotation_degrees=7, translation=0.05, scale=0.1, flip=False, contrast=0.2, brightness=0.1, noise=0.02
 )
-SEED = 1
 WANTED = {"probe": 50.0, "last_block": 3.0}
 MOST_WORSE = 0.01
-BACKBONE = "resnet18"
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Positions of pictures."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all ways share: files, classes, folds, the network as it starts, and the numbers of the recipe."""
-
-    paths: list[Path]
-    classes: np.ndarray
-    folds: list[Fold]
-    network: torch.nn.Module
-    weights: VerifiedWeights
-    size: int
-    batch: int
-    rate: float
-    views: int
-    work: Path
-
-    def start(self) -> torch.nn.Module:
-        """Give a fresh copy of the network with its new head."""
-        network = copy.deepcopy(self.network)
-        replace_head(network, 2, SEED)
-        return network
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """Mean and deviation of the source."""
-        return self.weights.normalisation
 
 
 def main() -> None:
     """Print a table of processor time and AUROC, then one line for each target."""
     options = _options()
     torch.set_num_threads(options.threads)
+    usual = choose_placement("cpu", "auto", options.threads)
+    # What the pipeline chooses by itself, and beside it the precision of the peers.
+    placements = list(dict.fromkeys([usual, usual._replace(precision="float32")]))
+    seconds: dict[str, float] = defaultdict(float)
+    areas: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="learning-benchmark-") as name:
         setting = _setting(options, Path(name))
-        seconds: dict[str, float] = defaultdict(float)
-        areas: dict[str, list[float]] = defaultdict(list)
         print(f"{len(setting.paths)} pictures, {len(setting.folds)} folds, {options.size} pixels, {BACKBONE}")
-        if "probe" not in options.skip:
-            _frozen(setting, "probe", options.probe_epochs, seconds, areas)
-        if "last_block" not in options.skip:
-            _frozen(setting, "last_block", options.block_epochs, seconds, areas)
+        print(f"{options.threads} threads; by itself the pipeline takes {usual.precision} here")
+        for strategy, epochs in (("probe", options.probe_epochs), ("last_block", options.block_epochs)):
+            if strategy not in options.skip:
+                _frozen(setting, strategy, epochs, placements, seconds, areas)
         if "full" not in options.skip:
-            _full(setting, options.full_epochs, options.rounds, seconds)
-    print(f"\n{'way':<30} {'processor s':>12} {'AUROC':>7}")
+            _full(setting, options.full_epochs, options.rounds, placements, seconds)
+    print(f"\n{'way':<38} {'processor s':>12} {'AUROC':>7}")
     for way, cost in seconds.items():
-        print(f"{way:<30} {cost:>12.2f} {np.mean(areas[way]) if way in areas else float('nan'):>7.3f}")
-    _targets(seconds, areas)
+        print(f"{way:<38} {cost:>12.2f} {f'{np.mean(areas[way]):.3f}' if way in areas else '-':>7}")
+    targets = _targets(seconds, areas, placements)
+    for target, measured, wanted in targets:
+        print(f"target {target} measured {measured:.3f} wanted >={wanted} {'ok' if measured >= wanted else 'short'}")
+    if options.figure:
+        _draw(seconds, areas, options.figure)
 
 
 def _options() -> argparse.Namespace:
@@ -136,6 +109,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full-epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="turns of the full fine-tuning; the median counts")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--figure", type=Path, help="where to draw the table (PNG)")
     parser.add_argument("--skip", nargs="*", default=[], choices=["probe", "last_block", "full"])
     return parser.parse_args()
 
@@ -202,54 +176,62 @@ def _processor_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _area(classes: np.ndarray, logits: np.ndarray) -> float:
-    return float(roc_auc_score(classes, logits[:, 1] - logits[:, 0]))
-
-
 def _decoded(setting: Setting) -> np.ndarray:
     """Decode and resize every file once, as the stage preprocess does."""
     shape = (setting.size, setting.size)
     return np.stack([np.asarray(Picture.open(path).resize(shape, Picture.Resampling.BOX)) for path in setting.paths])
 
 
-def _source(setting: Setting, pixels: np.ndarray) -> PixelSource:
-    placement = choose_placement("cpu", "float32", torch.get_num_threads())
+def _source(setting: Setting, pixels: np.ndarray, placement: Placement) -> PixelSource:
     return PixelSource(pixels, setting.normalisation, placement, AUGMENTATION)
 
 
-def _frozen(setting: Setting, strategy: str, epochs: int, seconds: dict, areas: dict) -> None:
+def _frozen(
+    setting: Setting, strategy: str, epochs: int, placements: list[Placement], seconds: dict, areas: dict
+) -> None:
     """Compare a strategy with frozen blocks, fold by fold in turns; our bank is filled before the first."""
     trained = STRATEGIES[strategy].trained_blocks(BACKBONES[BACKBONE].blocks) | {"head"}
-    ours = f"{strategy}, ours"
-    with _counted(seconds, ours):
-        source = _source(setting, _decoded(setting))
-        boundary = "layer4" if strategy == "last_block" else None
-        order = BankOrder(
-            network=copy.deepcopy(setting.network),
-            backbone=BACKBONE,
-            source=source,
-            weights=setting.weights,
-            pixels_sha256="",
-            boundary=boundary,
-            views=setting.views,
-            seed=SEED,
-            code="",
-        )
-        manifest = fill_bank(order, setting.work / strategy)
-        features = features_of_blocks(manifest)
+    banks = {}
+    for placement in placements:
+        with _counted(seconds, _ours(strategy, placement)):
+            banks[placement] = _bank(setting, strategy, placement)
     for number, fold in enumerate(setting.folds):
-        with _counted(seconds, ours):
-            if strategy == "probe":
-                logits = probe_logits(features, choose_probe(features, _probe_data(setting, fold)), fold.test)
-            else:
-                inputs = BankInputs(manifest, source.placement)
-                logits = _ours_last_block(setting, fold, number, features, inputs, epochs)
-        areas[ours].append(_area(setting.classes[fold.test], logits))
-        for way, loaders in (("plain torch loop", _plain_loaders), ("MONAI Dataset", _monai_loaders)):
-            name = f"{strategy}, {way}"
-            with _counted(seconds, name):
-                logits = _peer(setting, fold, loaders, trained, epochs)
-            areas[name].append(_area(setting.classes[fold.test], logits))
+        for placement in placements:
+            way = _ours(strategy, placement)
+            with _counted(seconds, way):
+                features, inputs = banks[placement]
+                if inputs is None:
+                    logits = probe_logits(features, choose_probe(features, _probe_data(setting, fold)), fold.test)
+                else:
+                    logits = _ours_last_block(setting, fold, number, features, inputs, epochs)
+            areas[way].append(area(setting.classes[fold.test], logits))
+        for peer, loaders in (("plain torch loop", plain_loaders), ("MONAI Dataset", monai_loaders)):
+            way = f"{strategy}, {peer}"
+            with _counted(seconds, way):
+                logits = train_peer(setting, fold, loaders, trained, epochs)
+            areas[way].append(area(setting.classes[fold.test], logits))
+
+
+def _ours(strategy: str, placement: Placement) -> str:
+    return f"{strategy}, ours, {placement.precision}"
+
+
+def _bank(setting: Setting, strategy: str, placement: Placement) -> tuple[dict[str, np.ndarray], BankInputs | None]:
+    """Decode, fill the bank and open it; the probe needs features, the last block maps as well."""
+    boundary = "layer4" if strategy == "last_block" else None
+    order = BankOrder(
+        network=copy.deepcopy(setting.network),
+        backbone=BACKBONE,
+        source=_source(setting, _decoded(setting), placement),
+        weights=setting.weights,
+        pixels_sha256="",
+        boundary=boundary,
+        views=setting.views if boundary else 0,
+        seed=SEED,
+        code="",
+    )
+    manifest = fill_bank(order, setting.work / f"{strategy}-{placement.precision}")
+    return features_of_blocks(manifest), BankInputs(manifest, placement) if boundary else None
 
 
 def _probe_data(setting: Setting, fold: Fold) -> ProbeData:
@@ -298,120 +280,22 @@ def _tune(
         fine_tune(network, data, recipe, task, StateFolder(Path(states), "benchmark"))
 
 
-class _PlainDataset(torch.utils.data.Dataset):
-    """What PyTorch's tutorials write: open, resize, to a tensor, normalise, change at random."""
-
-    def __init__(self, setting: Setting, rows: np.ndarray, *, is_train: bool) -> None:
-        self.setting, self.rows, self.is_train = setting, rows, is_train
-        self.mean = torch.tensor(setting.normalisation.mean).view(3, 1, 1)
-        self.deviation = torch.tensor(setting.normalisation.deviation).view(3, 1, 1)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        row, size = self.rows[index], self.setting.size
-        picture = Picture.open(self.setting.paths[row]).convert("RGB").resize((size, size), Picture.Resampling.BOX)
-        if self.is_train:
-            angle = float(torch.empty(()).uniform_(-7, 7))
-            picture = picture.rotate(angle, resample=Picture.Resampling.BILINEAR)
-        values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-        return (values - self.mean) / self.deviation, int(self.setting.classes[row])
-
-
-def _plain_loaders(setting: Setting, rows: np.ndarray, *, is_train: bool) -> TorchLoader:
-    dataset = _PlainDataset(setting, rows, is_train=is_train)
-    return TorchLoader(dataset, batch_size=setting.batch, shuffle=is_train)
-
-
-class _Labelled(torch.utils.data.Dataset):
-    """As in MONAI's classification tutorial: transformed pictures beside their labels."""
-
-    def __init__(self, pictures: torch.utils.data.Dataset, labels: np.ndarray) -> None:
-        self.pictures, self.labels = pictures, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.pictures[index], int(self.labels[index])
-
-
-def _monai_transforms(setting: Setting, *, is_train: bool) -> mt.Compose:
-    mean, deviation = setting.normalisation.mean, setting.normalisation.deviation
-    changes = [
-        mt.RandRotate(range_x=np.pi / 26, prob=0.5, keep_size=True),
-        mt.RandZoom(prob=0.5, min_zoom=0.9, max_zoom=1.1),
-    ]
-    return mt.Compose(
-        [
-            mt.LoadImage(image_only=True, ensure_channel_first=True),
-            mt.Resize((setting.size, setting.size)),
-            mt.ScaleIntensityRange(0, 255, 0.0, 1.0),
-            mt.RepeatChannel(3),
-            mt.NormalizeIntensity(subtrahend=list(mean), divisor=list(deviation), channel_wise=True),
-            *(changes if is_train else []),
-        ]
-    )
-
-
-def _monai_loaders(setting: Setting, rows: np.ndarray, *, is_train: bool, is_cached: bool = False) -> TorchLoader:
-    files = [str(setting.paths[row]) for row in rows]
-    kind = CacheDataset if is_cached else MonaiDataset
-    more = {"progress": False} if is_cached else {}
-    pictures = kind(files, _monai_transforms(setting, is_train=is_train), **more)
-    return DataLoader(_Labelled(pictures, setting.classes[rows]), batch_size=setting.batch, shuffle=is_train)
-
-
-def _cached_loaders(setting: Setting, rows: np.ndarray, *, is_train: bool) -> TorchLoader:
-    return _monai_loaders(setting, rows, is_train=is_train, is_cached=True)
-
-
-def _peer(setting: Setting, fold: Fold, loaders: Callable, trained: frozenset[str], epochs: int) -> np.ndarray:
-    """Train as tutorials do: every epoch all pictures through the whole network, the best epoch kept."""
-    torch.manual_seed(SEED)
-    network = setting.start().eval()  # batch normalisation keeps the source's statistics, as ours does
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(block_of(name, BACKBONE) in trained)
-    train, validation = (
-        loaders(setting, rows, is_train=is_train) for rows, is_train in ((fold.train, True), (fold.validation, False))
-    )
-    rate = 1e-3 if trained == {"head"} else setting.rate
-    parameters = [value for value in network.parameters() if value.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
-    best, kept = -1.0, copy.deepcopy(network.state_dict())
-    for _ in range(epochs):
-        for images, truth in train:
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(network(_plain(images)), truth).backward()
-            optimiser.step()
-        area = _area(setting.classes[fold.validation], _predicted(network, validation))
-        if area > best:
-            best, kept = area, copy.deepcopy(network.state_dict())
-    network.load_state_dict(kept)
-    return _predicted(network, loaders(setting, fold.test, is_train=False))
-
-
-def _plain(images: torch.Tensor) -> torch.Tensor:
-    return images.as_tensor() if hasattr(images, "as_tensor") else images
-
-
-def _predicted(network: torch.nn.Module, loader: TorchLoader) -> np.ndarray:
-    with torch.inference_mode():
-        return np.concatenate([network(_plain(images)).numpy() for images, _ in loader])
-
-
-def _full(setting: Setting, epochs: int, rounds: int, seconds: dict) -> None:
+def _full(setting: Setting, epochs: int, rounds: int, placements: list[Placement], seconds: dict) -> None:
     """Fine-tune all layers of the first fold: ours, the same steps on tensors in memory, MONAI's two data sets."""
     fold = setting.folds[0]
     everything = frozenset(BACKBONES[BACKBONE].blocks)
-    source = _source(setting, _decoded(setting))
-    ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: _tune(setting, setting.start(), fold, 0, source, "full", epochs),
-        "tensors in memory": lambda: _in_memory(setting, source, fold, epochs),
-        "MONAI CacheDataset": lambda: _peer(setting, fold, _cached_loaders, everything, epochs),
-        "MONAI Dataset": lambda: _peer(setting, fold, _monai_loaders, everything, epochs),
-    }
+    pixels = _decoded(setting)
+    ways: dict[str, Callable[[], object]] = {}
+    for placement in placements:
+        source = _source(setting, pixels, placement)
+        ways[_ours("full", placement)] = lambda source=source: _tune(
+            setting, setting.start(), fold, 0, source, "full", epochs
+        )
+        ways[f"full, tensors in memory, {placement.precision}"] = lambda source=source: _in_memory(
+            setting, source, fold, epochs
+        )
+    for peer, loaders in (("MONAI CacheDataset", cached_loaders), ("MONAI Dataset", monai_loaders)):
+        ways[f"full, {peer}"] = lambda loaders=loaders: train_peer(setting, fold, loaders, everything, epochs)
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for way, run in ways.items():
@@ -420,7 +304,7 @@ def _full(setting: Setting, epochs: int, rounds: int, seconds: dict) -> None:
                 run()
             found[way].append(cost[way])
     for way, costs in found.items():
-        seconds[f"full, {way}"] = float(np.median(costs))
+        seconds[way] = float(np.median(costs))
 
 
 def _in_memory(setting: Setting, source: PixelSource, fold: Fold, epochs: int) -> None:
@@ -435,33 +319,62 @@ def _in_memory(setting: Setting, source: PixelSource, fold: Fold, epochs: int) -
             order = generator.permutation(fold.train)
             for rows in np.array_split(order, round(len(order) / setting.batch)):
                 optimiser.zero_grad(set_to_none=True)
-                torch.nn.functional.cross_entropy(network(images[rows]), truth[rows]).backward()
+                with source.placement.autocast():
+                    logits = network(images[rows])
+                torch.nn.functional.cross_entropy(logits.float(), truth[rows]).backward()
                 optimiser.step()
-        with torch.inference_mode():
-            area = _area(setting.classes[fold.validation], network(images[fold.validation]).numpy())
-        if area > best:
-            best, _ = area, copy.deepcopy(network.state_dict())
+        with torch.inference_mode(), source.placement.autocast():
+            found = area(setting.classes[fold.validation], network(images[fold.validation]).float().numpy())
+        if found > best:
+            best, _ = found, copy.deepcopy(network.state_dict())
 
 
-def _targets(seconds: dict[str, float], areas: dict[str, list[float]]) -> None:
-    """Hold ours against the cheaper of the peers."""
-    print()
-    for strategy, wanted in WANTED.items():
-        peers = [way for way in seconds if way.startswith(f"{strategy},") and not way.endswith("ours")]
-        if peers:
-            cheapest = min(peers, key=seconds.__getitem__)
-            _target(f"{strategy}_processor_time", seconds[cheapest] / seconds[f"{strategy}, ours"], wanted)
-            difference = np.mean(areas[f"{strategy}, ours"]) - max(np.mean(areas[way]) for way in peers)
-            _target(f"{strategy}_auroc_minus_best_peer", float(difference), -MOST_WORSE)
-    if "full, ours" in seconds:
-        ours = seconds["full, ours"]
-        _target("full_to_tensors_in_memory", seconds["full, tensors in memory"] / ours, 0.95)
-        _target("full_to_monai_cached", seconds["full, MONAI CacheDataset"] / ours, 1.2)
-        _target("full_to_monai", seconds["full, MONAI Dataset"] / ours, 1.2)
+def _targets(
+    seconds: dict[str, float], areas: dict[str, list[float]], placements: list[Placement]
+) -> list[tuple[str, float, float]]:
+    """Hold ours against the cheaper of the peers: name, what was measured, what is wanted."""
+    found: list[tuple[str, float, float]] = []
+    for placement in placements:
+        for strategy, wanted in WANTED.items():
+            ours = _ours(strategy, placement)
+            peers = [way for way in seconds if way.startswith(f"{strategy},") and " ours" not in way]
+            if peers:
+                cheapest = min(seconds[way] for way in peers)
+                found.append((f"{strategy}_processor_time_{placement.precision}", cheapest / seconds[ours], wanted))
+                difference = np.mean(areas[ours]) - max(np.mean(areas[way]) for way in peers)
+                name = f"{strategy}_auroc_minus_best_peer_{placement.precision}"
+                found.append((name, float(difference), -MOST_WORSE))
+        ours = _ours("full", placement)
+        if ours in seconds:
+            others = {
+                "tensors_in_memory": (f"full, tensors in memory, {placement.precision}", 0.95),
+                "monai_cached": ("full, MONAI CacheDataset", 1.2),
+                "monai": ("full, MONAI Dataset", 1.2),
+            }
+            for name, (way, wanted) in others.items():
+                found.append((f"full_to_{name}_{placement.precision}", seconds[way] / seconds[ours], wanted))
+    return found
 
 
-def _target(name: str, measured: float, wanted: float) -> None:
-    print(f"target {name} measured {measured:.3f} wanted >={wanted} {'ok' if measured >= wanted else 'short'}")
+def _draw(seconds: dict[str, float], areas: dict[str, list[float]], path: Path) -> None:
+    """Draw the processor time of each way, on a logarithmic scale, with its AUROC."""
+    import matplotlib.pyplot as plt
+
+    strategies = [name for name in ("probe", "last_block", "full") if any(way.startswith(name) for way in seconds)]
+    figure, panels = plt.subplots(1, len(strategies), figsize=(11, 2.6), layout="constrained", squeeze=False)
+    for panel, strategy in zip(panels[0], strategies, strict=True):
+        ways = [way for way in seconds if way.startswith(f"{strategy},")][::-1]
+        names = [way.split(", ", maxsplit=1)[1] for way in ways]
+        colours = ["#1b6ca8" if name.startswith("ours") else "#9aa5b1" for name in names]
+        bars = panel.barh(names, [seconds[way] for way in ways], color=colours)
+        texts = [
+            f"{seconds[way]:.3g} s" + (f", AUROC {np.mean(areas[way]):.2f}" if way in areas else "") for way in ways
+        ]
+        panel.bar_label(bars, texts, padding=3, fontsize=8)
+        panel.set(xscale="log", title=strategy, xlabel="processor time, s")
+        panel.margins(x=0.45)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def _begin(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task) -> 
 
     planned = {block.name for block in task.plan}
     names = [name for name, _ in network.named_parameters() if block_of(name, task.backbone) in planned]
-    optimiser, ordered = _optimiser(network, names, recipe, task, data.inputs.placement.device)
+    optimiser, ordered = _optimiser(network, names, recipe, task)
     average = WeightAverage(network, names, recipe.ema_decay) if recipe.ema_decay else None
     run = Run(network, optimiser, ordered, average, torch.zeros((), device=data.inputs.placement.device))
     if len(data.train_rows) == 1 and _learns_statistics(run, task):
@@ -312,7 +312,7 @@ def _epoch(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
 
 
 def _optimiser(
-    network: "nn.Module", trained: list[str], recipe: Recipe, task: Task, device: str
+    network: "nn.Module", trained: list[str], recipe: Recipe, task: Task
 ) -> tuple["torch.optim.AdamW", list[str]]:
     """AdamW with two groups for each block, and the names of its parameters in their order.
 
@@ -333,7 +333,8 @@ def _optimiser(
                 facts = {"rate": block.rate, "first_epoch": block.first_epoch}
                 decay = recipe.weight_decay if is_matrix else 0.0
                 groups.append({"params": [parameters[name] for name in members], "weight_decay": decay, **facts})
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=device == "cuda"), names
+    # Fused: one pass over memory for each parameter instead of six, also on processors.
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True), names
 
 
 def _announce(log: EpochLog, recipe: Recipe, run: Run, seconds_per_epoch: float) -> None:

@@ -1,7 +1,8 @@
 """The probe over all boundaries: which block's features, and how strong a penalty, by inner validation.
 
 The last block is not always the best: its features are the most specialised for the source's classes, and those
-before it are often more useful for another task (Yosinski et al., 2014, arXiv:1411.1792).
+before it are often more useful for another task (Yosinski et al., 2014, arXiv:1411.1792). A linear head on the features
+of several blocks at once often beats both (Evci et al., 2022, "Head2Toe", arXiv:2201.03529).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,15 +35,15 @@ class BlockProbe(NamedTuple):
 
 
 def candidates(blocks: Sequence[str]) -> list[tuple[str, ...]]:
-    """List what a probe may look at: each block alone, from the last to the first, and the last two joined.
+    """List what a probe may look at: each block alone, from the last to the first, and the last two, three, ... joined.
 
     Examples
     --------
     >>> candidates(["stem", "layer1", "layer2"])
-    [('layer2',), ('layer1',), ('stem',), ('layer1', 'layer2')]
+    [('layer2',), ('layer1',), ('stem',), ('layer1', 'layer2'), ('stem', 'layer1', 'layer2')]
     """
     alone: list[tuple[str, ...]] = [(block,) for block in reversed(blocks)]
-    return [*alone, tuple(blocks[-2:])] if len(blocks) > 1 else alone
+    return [*alone, *(tuple(blocks[-count:]) for count in range(2, len(blocks) + 1))]
 
 
 def probe_at(features: Mapping[str, np.ndarray], blocks: tuple[str, ...], data: ProbeData) -> BlockProbe:

@@ -20,7 +20,7 @@ def task(carrier: tuple[str, ...], images: int = 120) -> tuple[dict[str, np.ndar
     features = {block: generator.normal(size=(images, 12)).astype(np.float32) for block in BLOCKS}
     for block in carrier:
         features[block][:, 0] += (1.5 if len(carrier) > 1 else 3) * truth
-    train, validation = np.arange(60), np.arange(60, 90)
+    train, validation = np.arange(images // 2), np.arange(images // 2, 3 * images // 4)
     data = ProbeData(train, truth[train], validation, truth[validation], np.ones(2))
     return features, truth, data
 
@@ -34,9 +34,10 @@ def test_the_block_that_carries_the_signal_is_chosen(carrier):
     assert np.mean(logits.argmax(axis=1) == truth[90:]) > 0.75
 
 
-def test_two_blocks_that_each_hold_a_part_are_joined():
-    features, _, data = task(("layer3", "layer4"))
-    assert choose_probe(features, data).blocks == ("layer3", "layer4")
+@pytest.mark.parametrize("carriers", [("layer3", "layer4"), ("layer2", "layer3", "layer4"), BLOCKS])
+def test_blocks_that_each_hold_a_part_are_joined(carriers):
+    features, _, data = task(carriers, images=400)
+    assert choose_probe(features, data).blocks == carriers
 
 
 def test_the_choice_does_not_see_the_test_part():
@@ -53,7 +54,9 @@ def test_equal_features_give_the_block_nearest_to_the_output():
     features, _, data = task(("layer2",))
     same = dict.fromkeys(BLOCKS, features["layer2"])
     assert choose_probe(same, data).blocks == ("layer4",)
-    assert all(len(candidates(facts.blocks[:-1])) == len(facts.blocks) for facts in BACKBONES.values())
+    for facts in BACKBONES.values():
+        found = candidates(facts.blocks[:-1])
+        assert len(set(found)) == len(found) == 2 * len(facts.blocks[:-1]) - 1
 
 
 @pytest.mark.parametrize("blocks", [("layer4",), ("layer2",), ("layer3", "layer4")])
