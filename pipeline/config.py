@@ -14,6 +14,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.marked_yaml import KeyPath, read_yaml
 from pipeline.core.mistakes import describe_error
 from pipeline.core.section import Section
+from pipeline.dicom.deidentification.pixel_rules import PixelRule, contradiction
 from pipeline.learning.sources import SOURCES
 from pipeline.learning.strategies import banked
 from pipeline.train_settings import NEEDED, TrainSettings
@@ -79,12 +80,20 @@ class IngestSettings(Section):
 
 
 class DeidentifySettings(Section):
-    """How identifiers are replaced. All of it is fixed but the key's place and the size of the date shift."""
+    """How identifiers are replaced, and which pixels are blanked."""
 
     key_file: Path | None = None
     """File with the secret key; made on first use (mode 0600) in the study's restricted folder if not given."""
     max_date_shift_days: int = Field(default=3650, ge=30, le=36_500)
     """Dates of a patient move back by a secret number of days, from 1 to this."""
+    pixel_rules: tuple[PixelRule, ...] = ()
+    """Images whose pixels may show a name, and the rectangles to blank in them; without a rule they are kept out."""
+
+    @model_validator(mode="after")
+    def _rules_agree(self) -> "DeidentifySettings":
+        if message := contradiction(self.pixel_rules):
+            raise ValueError(message)
+        return self
 
 
 class CheckQualitySettings(Section):

@@ -49,7 +49,8 @@ def through_the_door(folder, modalities):
     deidentify(
         settings=DeidentifySettings(), source=source, key=closed / "key", instances=closed / "instances.parquet",
         dicom=results / "dicom", series=results / "series.tsv", pseudonyms=closed / "pseudonyms.tsv",
-        quarantine=results / "quarantine.tsv", flow=results / "flow" / "deidentify.tsv",
+        quarantine=results / "quarantine.tsv", blanked=results / "blanked.tsv",
+        flow=results / "flow" / "deidentify.tsv",
     )  # fmt: skip
     write_table(results / "quality.tsv", Finding, [])
     preprocess(

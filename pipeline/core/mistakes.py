@@ -48,6 +48,8 @@ def _keys_at(path: Sequence[str | int], model: type[BaseModel]) -> list[str]:
     """List the keys known at a place, over all members of a union."""
     models: list[type[BaseModel]] = [model]
     for part in path:
+        if isinstance(part, int):  # a place in a list
+            continue
         fields = [one.model_fields[str(part)] for one in models if str(part) in one.model_fields]
         models = [found for field in fields for found in _models_in(field.annotation)]
     return sorted({key for one in models for key in one.model_fields})

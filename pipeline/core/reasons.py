@@ -71,11 +71,16 @@ REASONS: dict[str, Reason] = {
     ),
     # deidentify: instances
     "BURNED_IN_ANNOTATION": Reason(
-        "The file says that text is burned into the pixels; it is kept out.", "Mask the text, then set the flag to NO."
+        "The file says that text is burned into the pixels, and no rule vouches for it; it is kept out.",
+        "Give a rule for such images (`deidentify.pixel_rules`, docs/burned-in-text.md).",
     ),
     "PIXELS_MAY_IDENTIFY": Reason(
-        "A modality whose pixels often carry names (ultrasound, secondary capture, photograph); kept out.",
-        "Check the images and give a rule for them.",
+        "Pixels that often carry names (ultrasound, secondary capture, photograph), and no rule that covers them.",
+        "Check the images and give a rule for them (`deidentify.pixel_rules`, docs/burned-in-text.md).",
+    ),
+    "PIXELS_BLANKED": Reason(
+        "A rule of the configuration overwrote some pixels (`deidentify.pixel_rules`).",
+        "Nothing; `blanked.tsv` names the rectangles.",
     ),
     "DEIDENTIFICATION_FAILED": Reason("The file could not be rewritten safely; it is kept out.", "Export it again."),
     # check_quality: series

@@ -159,6 +159,17 @@ class Finding(Record):
     value: float | None = None  # the measured quantity where the code has one
 
 
+class BlankedRectangle(Record):
+    """Pixels of one image that were overwritten at de-identification; rows and columns count from 0."""
+
+    sop_uid: str  # pseudonymous
+    rule: str  # of the configuration
+    top: int = Field(ge=0)
+    left: int = Field(ge=0)
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+
+
 class FlowStep(Record):
     """What went into a stage and what came out; the numbers must add up.
 

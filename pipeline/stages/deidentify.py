@@ -1,4 +1,4 @@
-"""Replace or remove everything that identifies a patient; pixels stay as they are."""
+"""Replace or remove everything that identifies a patient; pixels stay as they are unless a rule blanks them."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,11 +10,12 @@ from pipeline.core.artefacts import count_parquet, read_parquet, write_table
 from pipeline.core.errors import ArtefactError, DicomError
 from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
-from pipeline.core.records import Finding, FlowStep, Instance, PseudonymLink
+from pipeline.core.records import BlankedRectangle, Finding, FlowStep, Instance, PseudonymLink
 from pipeline.core.records import Series as SeriesRecord
+from pipeline.dicom.deidentification.burned_in import Screen
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.deidentification.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
-from pipeline.dicom.deidentification.series import series_records
+from pipeline.dicom.deidentification.series import blanked_rectangles, remarks_of, series_records
 from pipeline.dicom.deidentification.splitting import needs_decoder
 from pipeline.dicom.indexing.archives import source_root
 
@@ -31,6 +32,7 @@ def deidentify(
     series: Path,
     pseudonyms: Path,
     quarantine: Path,
+    blanked: Path,
     flow: Path,
     threads: int = 1,
 ) -> None:
@@ -39,7 +41,7 @@ def deidentify(
     Parameters
     ----------
     settings
-        The size of the date shift.
+        The size of the date shift, and the rules for pixels.
     source
         The folder or archive that was scanned; it is only read. What was unpacked lies beside the instances.
     key
@@ -53,7 +55,9 @@ def deidentify(
     pseudonyms
         Table of `PseudonymLink` (restricted): the way back to the patients.
     quarantine
-        Table of `Finding`, one for each instance kept out.
+        Table of `Finding`, one for each instance kept out; and remarks on some that are not.
+    blanked
+        Table of `BlankedRectangle`: which pixels were overwritten.
     flow
         Table with one `FlowStep`.
     threads
@@ -67,33 +71,28 @@ def deidentify(
     close_to_others(pseudonyms.parent)
     names = Pseudonyms(read_or_create_key(key))
     dicom.mkdir(parents=True, exist_ok=True)
-    rewriter = Rewriter(source_root(source, instances.parent), dicom, names, settings.max_date_shift_days)
+    screen = Screen(settings.pixel_rules)
+    rewriter = Rewriter(source_root(source, instances.parent), dicom, names, settings.max_date_shift_days, screen)
     entered = count_parquet(instances)
     progress = Progress("deidentify: instances", entered)
     patients: set[str] = set()
     refused: list[tuple[str, Finding]] = []
     records: list[tuple[str, SeriesRecord]] = []
-    files = _by_file(instances)
-    results = _rewritten(rewriter, files, threads=threads if entered >= WORTH_PROCESSES else 1)
+    remarkable: list[Rewritten] = []
+    results = _rewritten(rewriter, _by_file(instances), threads=threads if entered >= WORTH_PROCESSES else 1)
     for _, group in groupby(results, key=lambda one: one[0][0].series_uid):
-        written: list[tuple[Instance, Rewritten]] = []
-        losses: list[tuple[Instance, str]] = []
-        for file, result in group:
-            patients.add(file[0].patient_id)
-            if isinstance(result, str):
-                losses += [(one, result) for one in file]
-            else:
-                written += zip(file, result, strict=True)
-            progress.advance(len(file))
-        whole = _whole_volumes(written, losses, rewriter)
+        whole, losses = _of_a_series(group, rewriter, progress, patients)
         refused += [(one.head_sha256, _finding(names.uid(one.unit_uid), code)) for one, code in losses]
         records += series_records(whole)
+        remarkable += [one for one in whole if one.blanked]
     # By content, not by pseudonym or path: the order must not depend on the key, nor tell anything of the names.
     listed = [record for _, record in sorted(records, key=lambda one: (one[0], one[1].part))]
     findings = [finding for _, finding in sorted(refused, key=lambda one: one[0])]
     write_table(series, SeriesRecord, listed)
     write_table(pseudonyms, PseudonymLink, _links(patients, names, settings))
-    write_table(quarantine, Finding, findings)
+    remarks = remarks_of(remarkable)
+    write_table(quarantine, Finding, [*findings, *remarks])
+    write_table(blanked, BlankedRectangle, blanked_rectangles(remarkable))
     step = FlowStep(
         stage="deidentify",
         unit="instance",
@@ -104,11 +103,11 @@ def deidentify(
         produced=len(listed),
     )
     write_table(flow, FlowStep, [step])
-    reasons = ", ".join(f"{code} {n}" for code, n in sorted(Counter(one.code for one in findings).items()))
     say(f"deidentify: {step.left} of {step.entered} instances written, in {step.produced} series")
-    say(f"deidentify: kept out: {reasons or 'none'}")
+    say(f"deidentify: kept out: {_counted(findings) or 'none'}")
+    say(f"deidentify: remarks: {_counted(remarks) or 'none'}")
     if not step.left:
-        what = f"no instance could be de-identified ({reasons or 'none came in'})"
+        what = f"no instance could be de-identified ({_counted(findings) or 'none came in'})"
         raise DicomError(what, where=str(quarantine), remedy="see the reasons; check that the source is unchanged")
 
 
@@ -122,6 +121,25 @@ def _by_file(instances: Path) -> Iterator[list[Instance]]:
         done.add(series_uid)
         for _, frames in groupby(slices, key=lambda one: one.path):
             yield list(frames)
+
+
+def _of_a_series(
+    files: Iterable[tuple[list[Instance], list[Rewritten] | str]],
+    rewriter: Rewriter,
+    progress: Progress,
+    patients: set[str],
+) -> tuple[list[Rewritten], list[tuple[Instance, str]]]:
+    """Divide the instances of a series into those that were written and those kept out; add whose they are."""
+    written: list[tuple[Instance, Rewritten]] = []
+    losses: list[tuple[Instance, str]] = []
+    for file, result in files:
+        patients.add(file[0].patient_id)
+        if isinstance(result, str):
+            losses += [(one, result) for one in file]
+        else:
+            written += zip(file, result, strict=True)
+        progress.advance(len(file))
+    return _whole_volumes(written, losses, rewriter), losses
 
 
 def _whole_volumes(
@@ -147,8 +165,9 @@ def _rewritten(
     """Rewrite file after file, with no more than a batch of them in memory."""
     waiting = iter(files)
     while batch := list(islice(waiting, _BATCH)):
+        pixels = sum(one.rows * one.columns * one.frames for one, *_ in batch)
         decoding = map_series(
-            rewriter, batch, pixels=0, threads=threads, on_crash=lambda _: FAILED, needs_decoder=_needs_decoder
+            rewriter, batch, pixels=pixels, threads=threads, on_crash=lambda _: FAILED, needs_decoder=_needs_decoder
         )
         copying = map_in_order(rewriter, batch, threads=threads, on_crash=lambda _: FAILED)
         results = decoding if any(map(_needs_decoder, batch)) else copying
@@ -156,8 +175,11 @@ def _rewritten(
 
 
 def _needs_decoder(file: list[Instance]) -> bool:
-    """Tell whether a file is a compressed mosaic: all others are copied, not decoded."""
     return needs_decoder(file[0])
+
+
+def _counted(findings: Iterable[Finding]) -> str:
+    return ", ".join(f"{code} {n}" for code, n in sorted(Counter(one.code for one in findings).items()))
 
 
 def _finding(sop_uid: str, code: str) -> Finding:

@@ -267,6 +267,7 @@ def convert(source: Path, results: Path, *, key: Path | None = None, **ingest_se
             series=results / "series.tsv",
             pseudonyms=restricted / "pseudonyms.tsv",
             quarantine=results / "quarantine.tsv",
+            blanked=results / "blanked.tsv",
             flow=results / "flow" / "deidentify.tsv",
         ),
         lambda: check_quality(

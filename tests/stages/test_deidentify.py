@@ -1,13 +1,14 @@
 import stat
 from datetime import date
 
+import numpy as np
 import pydicom
 import pytest
 
 from pipeline.config import DeidentifySettings, IngestSettings
 from pipeline.core.artefacts import read_table
 from pipeline.core.errors import DicomError
-from pipeline.core.records import Finding, FlowStep, PseudonymLink, Series
+from pipeline.core.records import BlankedRectangle, Finding, FlowStep, PseudonymLink, Series
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
 from pipeline.stages import deidentify as module
 from pipeline.stages.deidentify import deidentify
@@ -26,9 +27,9 @@ def scan(root, result):
     )
 
 
-def rewrite(root, result, threads=1):
+def rewrite(root, result, threads=1, **settings):
     deidentify(
-        settings=DeidentifySettings(),
+        settings=DeidentifySettings(**settings),
         source=root,
         key=result / "restricted" / "key",
         instances=result / "restricted" / "instances.parquet",
@@ -36,6 +37,7 @@ def rewrite(root, result, threads=1):
         series=result / "series.tsv",
         pseudonyms=result / "restricted" / "pseudonyms.tsv",
         quarantine=result / "quarantine.tsv",
+        blanked=result / "blanked.tsv",
         flow=result / "flow" / "deidentify.tsv",
         threads=threads,
     )
@@ -126,6 +128,31 @@ def test_the_numbers_add_up(archive, tmp_path):
                 date(2020, 1, 1).toordinal(),
                 date(2021, 2, 3).toordinal(),
             }
+
+
+def test_what_a_rule_blanks_is_counted_and_recorded(archive, tmp_path, capsys):
+    rule = {
+        "name": "cr-maker-one", "modality": "CR", "manufacturer": "Maker", "model": "Model 1", "rows": 33,
+        "columns": 36, "photometric": "MONOCHROME2", "vouches": True,
+        "blank": [{"top": 30, "left": 0, "rows": 3, "columns": 36}],
+    }  # fmt: skip
+    result = tmp_path / "results"
+    scan(archive, result)
+    rewrite(archive, result, pixel_rules=[rule])
+    names = Pseudonyms(read_or_create_key(result / "restricted" / "key"))
+    (step,) = read_table(result / "flow" / "deidentify.tsv", FlowStep)
+    assert (step.excluded, step.left) == (0, 7)
+    findings = read_table(result / "quarantine.tsv", Finding)
+    assert {(one.code, one.severity, one.value) for one in findings} == {("PIXELS_BLANKED", "noted", 1)}
+    rows = read_table(result / "blanked.tsv", BlankedRectangle)
+    assert [one.sop_uid for one in rows] == [one.unit_id for one in findings]
+    assert {one.sop_uid for one in rows} == {names.uid(f"1.2.{one}.1") for one in ("1.1.1", "1.2.1", "2.1.1", "2.1.2")}
+    assert {(one.rule, one.top, one.left, one.rows, one.columns) for one in rows} == {("cr-maker-one", 30, 0, 3, 36)}
+    assert "deidentify: remarks: PIXELS_BLANKED 4" in capsys.readouterr().err
+    for path in (result / "dicom").rglob("*.dcm"):
+        found = pydicom.dcmread(path)
+        assert (found.get("BurnedInAnnotation") == "NO") == (found.SOPInstanceUID in {one.sop_uid for one in rows})
+        assert (np.ptp(found.pixel_array[30:]) == 0) == (found.Modality == "CR")
 
 
 def test_no_identifier_leaves_the_restricted_folder(archive, tmp_path, capsys, recwarn):

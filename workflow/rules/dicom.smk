@@ -60,6 +60,7 @@ rule deidentify:
         series="<results>/series.tsv",
         pseudonyms="<results>/restricted/pseudonyms.tsv",
         quarantine="<results>/quarantine.tsv",
+        blanked="<results>/blanked.tsv",
         flow="<results>/flow/deidentify.tsv",
     log:
         "<logs>/deidentify.log",
@@ -79,7 +80,8 @@ rule deidentify:
     shell:
         "python -m pipeline deidentify --settings {params.settings:q} --source {params.source:q}"
         " --key {params.key:q} --instances {input.instances:q} --dicom {output.dicom:q} --series {output.series:q}"
-        " --pseudonyms {output.pseudonyms:q} --quarantine {output.quarantine:q} --flow {output.flow:q}"
+        " --pseudonyms {output.pseudonyms:q} --quarantine {output.quarantine:q} --blanked {output.blanked:q}"
+        " --flow {output.flow:q}"
         " --threads {threads} --log {log:q}"
 
 

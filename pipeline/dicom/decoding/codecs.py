@@ -90,20 +90,43 @@ def narrow_pixels(source: Source, dataset: Dataset, largest_bytes: int) -> tuple
     encoded = source.value(element.start, element.length)
     if len(encoded) != element.length:
         raise FileFault("TRUNCATED_FILE")
+    syntax = source.transfer_syntax_uid
     if form.samples > 1:
-        return form, luminance(_colours(bytes(encoded), form, element, source))
-    if source.transfer_syntax_uid in NATIVE:
-        stored = _native(encoded, form, element, source)
-    else:
-        stored = _decoded(bytes(encoded), form, source)
+        return form, luminance(_colours(bytes(encoded), form, element, syntax))
+    stored = grey_values(encoded, form, element, syntax)
     return form, palette_luminance(dataset, stored, source.is_little_endian) if form.palette_bits else stored
 
 
-def _native(encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, source: Source) -> Stored:
-    order = "<" if source.is_little_endian else ">"
+def grey_values(encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, syntax: str) -> Stored:
+    """Decode one frame of one sample, whose bytes have been checked.
+
+    Parameters
+    ----------
+    encoded
+        Value of the pixel data element.
+    form, element, syntax
+        What the header says of the pixels, how their element is packed, and the transfer syntax.
+
+    Returns
+    -------
+    Stored
+        Shape (rows, columns), of one sign and width: stored values, no more. May be read only.
+
+    Raises
+    ------
+    FileFault
+        ``UNDECODABLE_PIXELS``; decoders may raise nearly anything else.
+    """
+    if syntax in NATIVE:
+        return _native(encoded, form, element, syntax)
+    return _decoded(bytes(encoded), form, syntax)
+
+
+def _native(encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, syntax: str) -> Stored:
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
     if form.bits_allocated == 16:
         plain = np.frombuffer(encoded, dtype=f"{order}u2")
-    elif source.transfer_syntax_uid == ExplicitVRBigEndian and element.representation == "OW":
+    elif syntax == ExplicitVRBigEndian and element.representation == "OW":
         # Bytes travel in words whose halves are swapped (PS3.5, annex D, note on OW).
         plain = np.frombuffer(bytes(encoded) + b"\0" * (len(encoded) % 2), dtype=np.uint16).byteswap().view(np.uint8)
     else:
@@ -111,11 +134,11 @@ def _native(encoded: bytes | memoryview, form: PixelFormat, element: PixelElemen
     return narrow_values(plain[: form.rows * form.columns].reshape(form.rows, form.columns), form)
 
 
-def _decoded(encoded: bytes, form: PixelFormat, source: Source) -> NDArray[np.int32]:
-    if source.transfer_syntax_uid in _BY_IMAGECODECS:
-        plain = _decoded_by_imagecodecs(encoded, source.transfer_syntax_uid)
+def _decoded(encoded: bytes, form: PixelFormat, syntax: str) -> NDArray[np.int32]:
+    if syntax in _BY_IMAGECODECS:
+        plain = _decoded_by_imagecodecs(encoded, syntax)
     else:
-        plain = _decoded_by_pydicom(encoded, form, source)
+        plain, _ = _decoded_by_pydicom(encoded, form, syntax)
     if plain.shape != (form.rows, form.columns):
         raise FileFault("UNDECODABLE_PIXELS")
     stored = stored_values(plain, form)
@@ -123,22 +146,52 @@ def _decoded(encoded: bytes, form: PixelFormat, source: Source) -> NDArray[np.in
     # may come as the bits that are stored).
     mask = (1 << form.bits_stored) - 1
     fits = np.array_equal(stored, plain) or (form.is_signed and np.array_equal(stored & mask, plain))
-    if source.transfer_syntax_uid != RLELossless and not fits:
+    if syntax != RLELossless and not fits:
         raise FileFault("UNDECODABLE_PIXELS")
     return stored
 
 
-def _colours(encoded: bytes, form: PixelFormat, element: PixelElement, source: Source) -> NDArray[np.uint8]:
-    """Decode red, green and blue, shape (rows, columns, 3); pydicom knows where other colours are to be converted."""
-    if source.transfer_syntax_uid in _BY_IMAGECODECS:
-        plain = _decoded_by_imagecodecs(encoded, source.transfer_syntax_uid)
-        if form.photometric_interpretation in {"YBR_FULL", SUBSAMPLED} and plain.max() >> 8 == 0:
-            plain = convert_color_space(plain.astype(np.uint8), "YBR_FULL", "RGB")
+def _colours(encoded: bytes, form: PixelFormat, element: PixelElement, syntax: str) -> NDArray[np.uint8]:
+    """Decode red, green and blue, shape (rows, columns, 3)."""
+    plain, photometric = colour_values(encoded, form, element, syntax, as_rgb=True)
+    return convert_color_space(plain, photometric, "RGB") if photometric != "RGB" else plain
+
+
+def colour_values(
+    encoded: bytes, form: PixelFormat, element: PixelElement, syntax: str, *, as_rgb: bool = False
+) -> tuple[NDArray[np.uint8], str]:
+    """Decode one frame of three samples, whose bytes have been checked.
+
+    Parameters
+    ----------
+    encoded, form, element, syntax
+        As for `grey_values`.
+    as_rgb
+        Whether pydicom, where it decodes, converts colours too.
+
+    Returns
+    -------
+    tuple
+        Shape (rows, columns, 3), and what the samples are: ``RGB``, or ``YBR_FULL`` (of subsampled colours, each
+        pixel has been given its own).
+
+    Raises
+    ------
+    FileFault
+        As `grey_values`.
+    """
+    photometric = "YBR_FULL" if form.photometric_interpretation in {"YBR_FULL", SUBSAMPLED} else "RGB"
+    if syntax in _BY_IMAGECODECS:
+        plain = _decoded_by_imagecodecs(encoded, syntax)
     else:
-        plain = _decoded_by_pydicom(encoded, form, source, representation=element.representation)
+        raw = not as_rgb
+        plain, said = _decoded_by_pydicom(encoded, form, syntax, representation=element.representation, raw=raw)
+        photometric = "YBR_FULL" if said == SUBSAMPLED else said
     if plain.shape != (form.rows, form.columns, form.samples) or plain.min() < 0 or plain.max() >> 8:
         raise FileFault("UNDECODABLE_PIXELS")
-    return plain.astype(np.uint8)
+    if photometric not in {"RGB", "YBR_FULL"}:
+        raise FileFault("UNDECODABLE_PIXELS")
+    return plain.astype(np.uint8), photometric
 
 
 def _decoded_by_imagecodecs(encoded: bytes, transfer_syntax_uid: str) -> NDArray[Any]:
@@ -155,8 +208,8 @@ def _decoded_by_imagecodecs(encoded: bytes, transfer_syntax_uid: str) -> NDArray
 
 
 def _decoded_by_pydicom(
-    encoded: bytes, form: PixelFormat, source: Source, *, representation: str = "OB"
-) -> NDArray[Any]:
+    encoded: bytes, form: PixelFormat, syntax: str, *, representation: str = "OB", raw: bool = True
+) -> tuple[NDArray[Any], str]:
     options: dict[str, Any] = {
         "rows": form.rows,
         "columns": form.columns,
@@ -170,7 +223,7 @@ def _decoded_by_pydicom(
         "pixel_keyword": "PixelData",
         "pixel_vr": representation or "OW",
     }
-    decoder = get_decoder(source.transfer_syntax_uid)
+    decoder = get_decoder(syntax)
     plugin = _PREFERRED_PLUGIN if _PREFERRED_PLUGIN in decoder.available_plugins else ""
-    plain, _ = decoder.as_array(encoded, index=0, raw=form.samples == 1, decoding_plugin=plugin, **options)
-    return plain
+    plain, properties = decoder.as_array(encoded, index=0, raw=raw, decoding_plugin=plugin, **options)
+    return plain, str(properties["photometric_interpretation"])

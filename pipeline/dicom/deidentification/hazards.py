@@ -82,6 +82,13 @@ def hazard(dataset: Dataset) -> str:
     return "PIXELS_MAY_IDENTIFY" if is_captured or _has_overlay_in_pixels(dataset) else ""
 
 
+def is_beyond_rules(dataset: Dataset) -> bool:
+    """Tell whether no rule of rectangles covers an image: it shows a face, or does not say readably what it shows."""
+    return elements.text(dataset, "RecognizableVisualFeatures").upper() not in {"", "NO"} or any(
+        elements.is_unreadable(dataset, keyword) for keyword in _KEYWORDS
+    )
+
+
 def _has_overlay_in_pixels(dataset: Dataset) -> bool:
     """Tell whether a retired overlay hides in the unused bits of the pixels (PS3.5, section 8.1.2)."""
     return any(elements.integer(dataset, tag) != 0 for tag in _OVERLAY_BIT_POSITIONS if tag in dataset)

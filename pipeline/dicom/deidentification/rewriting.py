@@ -1,13 +1,13 @@
 """Rewriting: a file of the archive becomes de-identified files of one image each, or a reason code.
 
-Pixels stay as they are, but for mosaics, whose tiles become slices.
+Pixels stay as they are, but for mosaics, whose tiles become slices, and for what a rule blanks.
 """
 
 import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
@@ -16,10 +16,11 @@ from pydicom.dataset import Dataset
 from pipeline.core.artefacts import replacing
 from pipeline.core.errors import ArtefactError, PipelineError
 from pipeline.core.records import Instance
+from pipeline.dicom.deidentification.burned_in import FIXED_WORDS, REFUSALS, SCREENING_TAGS, Screen, declare, screened
 from pipeline.dicom.deidentification.confidentiality import Identity, deidentified, fixed_words, profile
 from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
-from pipeline.dicom.deidentification.hazards import HAZARD_TAGS, hazard
 from pipeline.dicom.deidentification.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
+from pipeline.dicom.deidentification.pixel_rules import Rectangle
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.splitting import Single, decoded_bytes, singles
 from pipeline.dicom.reading import elements
@@ -37,12 +38,13 @@ from pipeline.dicom.slices.frames import GROUP_TAGS, LARGEST_GROUPS_BYTES, set_e
 
 _IDENTITY_KEYWORDS = (*NAME_KEYWORDS, *CODE_KEYWORDS, *UID_KEYWORDS, "PatientBirthDate")
 WORTH_PROCESSES = 400  # fewest instances for which starting worker processes pays
+_NO_RULES = Screen()
 FAILED = "DEIDENTIFICATION_FAILED"
 # Elements that are in no list are never even read.
 _TAGS = (
     *(rule.tag for rule in profile() if "." not in rule.attribute and rule.action != "pixels"),
     *(tag for keyword in _IDENTITY_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None),
-    *HAZARD_TAGS,
+    *SCREENING_TAGS,
 )
 # Comments of a compressed image stand in front of its data or behind them. Short words turn up there by chance.
 _CODESTREAM_ENDS_BYTES = 1 << 16
@@ -73,6 +75,8 @@ class Rewritten:
     study_date: str  # YYYYMMDD, shifted
     patient_age: str
     patient_sex: str
+    rule: str = ""  # by which pixels were blanked
+    blanked: tuple[Rectangle, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,12 +93,15 @@ class Rewriter:
         The keyed names.
     largest_date_shift_days
         Dates of a patient move back by one to this many days.
+    screen
+        Which images may leave although their pixels may identify somebody.
     """
 
     source: Path
     target: Path
     pseudonyms: Pseudonyms
     largest_date_shift_days: int
+    screen: Screen = _NO_RULES
 
     def __call__(self, instances: Sequence[Instance]) -> list[Rewritten] | str:
         """De-identify one file.
@@ -107,8 +114,8 @@ class Rewriter:
         Returns
         -------
         list | str
-            What was written for each, or ``BURNED_IN_ANNOTATION``, ``PIXELS_MAY_IDENTIFY`` or
-            ``DEIDENTIFICATION_FAILED``, in which case nothing was.
+            What was written for each, or ``DEIDENTIFICATION_FAILED`` or one of `burned_in.REFUSALS`, in which case
+            nothing was.
 
         Raises
         ------
@@ -121,7 +128,7 @@ class Rewriter:
         except PipelineError:
             raise
         except FileFault as fault:
-            return fault.code if fault.code in {"BURNED_IN_ANNOTATION", "PIXELS_MAY_IDENTIFY"} else FAILED
+            return fault.code if fault.code in REFUSALS else FAILED
         except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
             return FAILED
 
@@ -168,17 +175,17 @@ class Rewriter:
         return [one for _, one in written]
 
     def _write(self, single: Single, tokens: Tokens, digest: str) -> tuple[Path, Rewritten]:
+        image = screened(single, self.screen)
+        single = image.single
         instance, syntax, pixels = single.instance, single.transfer_syntax_uid, single.pixels
-        code = hazard(single.header)
-        if code:
-            raise FileFault(code)
         if instance.frame:
             set_element(single.header, "SOPInstanceUID", instance.unit_uid)
         identity = Identity(self.pseudonyms, instance.patient_id, self.largest_date_shift_days, tokens)
         result = deidentified(single.header, identity)
+        declare(result, image)
         header = encoded_header(result, syntax)
         _refuse_leaks(result, b"".join(header), tokens, pixels if single.place.is_encapsulated else b"")
-        written = self._describe(result, single, digest)
+        written = replace(self._describe(result, single, digest), blanked=image.rectangles, rule=image.rule_name)
         target = self._target(written)
         with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
             stream.writelines(encoded_file(header, syntax, single.place, pixels))
@@ -208,7 +215,7 @@ class Rewriter:
             kind=instance.kind,
             rows=instance.rows,
             columns=instance.columns,
-            photometric_interpretation=instance.photometric_interpretation,
+            photometric_interpretation=elements.text(single.header, "PhotometricInterpretation"),
             is_compressed=single.place.is_encapsulated,
             scanner=scanner,
             body_part=elements.text(result, "BodyPartExamined"),
@@ -237,7 +244,7 @@ def _refuse_leaks(result: Dataset, header: bytes, tokens: Tokens, codestream: by
     ]
     ends = codestream[:_CODESTREAM_ENDS_BYTES] + codestream[-_CODESTREAM_ENDS_BYTES:]
     long_words = Tokens(frozenset(word for word in tokens.words if len(word) >= _SHORTEST_WORD_IN_CODESTREAM))
-    if tokens.are_in_bytes(header, generated=filter(None, generated), fixed_words=fixed_words()):
+    if tokens.are_in_bytes(header, generated=filter(None, generated), fixed_words=f"{fixed_words()}\n{FIXED_WORDS}"):
         raise FileFault(FAILED)
     if long_words.are_in_bytes(ends):
         raise FileFault(FAILED)

@@ -1,9 +1,9 @@
-"""Series: de-identified instances grouped into one record each."""
+"""Series: de-identified instances grouped into one record each, and what is to be said of single ones."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from pipeline.core.records import Series
+from pipeline.core.records import BlankedRectangle, Finding, Series
 from pipeline.dicom.deidentification.confidentiality import OLDEST_SHOWN_YEARS
 from pipeline.dicom.deidentification.rewriting import Rewritten
 from pipeline.dicom.slices.headers import age_years, parsed_date
@@ -24,6 +24,35 @@ def series_records(instances: Iterable[Rewritten]) -> list[tuple[str, Series]]:
     for instance in sorted(instances, key=lambda one: one.source_sha256):
         groups[instance.series_uid, instance.part].append(instance)
     return [(group[0].source_sha256, _record(group)) for group in groups.values()]
+
+
+def remarks_of(instances: Iterable[Rewritten]) -> list[Finding]:
+    """Give what is to be said of instances that left: how many rectangles were blanked.
+
+    Returns
+    -------
+    list
+        In an order that depends on the files' contents only.
+    """
+    return [
+        Finding(
+            stage="deidentify",
+            unit="instance",
+            unit_id=one.sop_uid,
+            code="PIXELS_BLANKED",
+            severity="noted",
+            value=len(one.blanked),
+        )
+        for one in sorted(instances, key=lambda one: one.source_sha256)
+        if one.blanked
+    ]
+
+
+def blanked_rectangles(instances: Iterable[Rewritten]) -> Iterator[BlankedRectangle]:
+    """Name the rectangles that were blanked, in the order of `remarks_of`."""
+    for one in sorted(instances, key=lambda one: one.source_sha256):
+        for place in one.blanked:
+            yield BlankedRectangle(sop_uid=one.sop_uid, rule=one.rule, **place.model_dump())
 
 
 def _record(group: list[Rewritten]) -> Series:

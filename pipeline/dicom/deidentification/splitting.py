@@ -47,9 +47,8 @@ def decoded_bytes(instance: Instance) -> int:
 
 
 def needs_decoder(instance: Instance) -> bool:
-    """Tell whether splitting the file of an instance takes a decoder."""
-    is_tile = bool(instance.frame) and instance.sop_class_uid not in CLASSIC
-    return is_tile and instance.transfer_syntax_uid not in NATIVE
+    """Tell whether looking at the pixels of an instance takes a decoder."""
+    return instance.transfer_syntax_uid not in NATIVE
 
 
 def singles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[Single]:
