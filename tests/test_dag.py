@@ -13,6 +13,7 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 
 from pipeline.cli import STAGES
 from pipeline.core import provenance
+from pipeline.learning.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Snakemake's own code
 
@@ -194,6 +195,19 @@ def test_comments_and_docstrings_run_nothing(study, package):
 def test_writing_a_default_out_runs_nothing(study):
     config = write_study(study, evaluate={"confidence": 0.95, "operating_point": {"kind": "sensitivity"}})
     assert planned(study, config) == set()
+
+
+def test_another_checkpoint_as_source_runs_what_was_made_from_it(study):
+    """The digest of a run's checkpoint need not be named; Snakemake looks at its content."""
+    source = study / "checkpoint.safetensors"
+    facts = {"head_blocks": ["layer4"], "backbone": "resnet18", "classes": ["a", "b"], "weights_source": "random"}
+    facts |= {"weights_sha256": "", "weights_licence": "", "normalisation": {"mean": [0.5], "deviation": [0.5]}}
+    write_checkpoint(source, {}, facts)
+    config = write_study(study, train={"weights": {"source": "run", "file": str(source)}})
+    finish(study, config)
+    assert planned(study, config) == set()
+    write_checkpoint(source, {}, {**facts, "seed": 2})
+    assert planned(study, config) == with_descendants({"bank", "train"})
 
 
 def add_below(source):

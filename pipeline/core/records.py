@@ -327,6 +327,7 @@ class TrainingSummary(Record):
     weights_licence: str = ""
     trained_parameters: int
     frozen_parameters: int
+    head_blocks: tuple[str, ...] = ()  # after which the head takes its pooled features, in their order
     image_size: int
     networks: int = 1  # trained with different seeds, their probabilities averaged; curve and epochs are the first's
     epochs: int  # epochs run

@@ -20,6 +20,7 @@ from pipeline.learning.backbones import BACKBONES, HEAD, block_of, replace_head
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
 from pipeline.learning.batches import PixelSource
+from pipeline.learning.blocks import feature_blocks
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.devices import Placement
 from pipeline.learning.feeding import settle
@@ -95,7 +96,6 @@ class Outcome:
     predictions: list[Prediction]
     summary: TrainingSummary
     normalisation: Normalisation
-    probe_blocks: tuple[str, ...] = ()
 
 
 def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Path) -> Outcome:
@@ -144,6 +144,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         weights_sha256=used.sha256,
         weights_licence=used.licence,
         **_sizes(cuts[0].whole, study, plan),
+        head_blocks=cuts[0].blocks or feature_blocks(study.backbone)[-1:],
         image_size=study.pixels.shape[1],
         networks=len(cuts),
         epochs=len(courses[0].history),
@@ -160,7 +161,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     )
     predictions = _predict(cuts, name, study)
     networks = tuple(cut.whole for cut in cuts)
-    return Outcome(networks, courses[0].history, predictions, summary, used.normalisation, cuts[0].blocks)
+    return Outcome(networks, courses[0].history, predictions, summary, used.normalisation)
 
 
 class _Member(NamedTuple):

@@ -66,6 +66,8 @@ class VerifiedWeights:
         For a run's checkpoint: what it started from, with its digest.
     dimensions
         2 for images, 3 for volumes.
+    left_out
+        Beginnings of names that are not taken: the head of a run that looked at other blocks than the last.
     """
 
     source: str
@@ -78,6 +80,7 @@ class VerifiedWeights:
     epsilon: float = 1e-5
     ancestry: str = ""
     dimensions: Literal[2, 3] = 2
+    left_out: tuple[str, ...] = ()
 
 
 RANDOM = VerifiedWeights(
@@ -144,7 +147,9 @@ def source_state(weights: VerifiedWeights) -> dict[str, "Tensor"]:
     """Read the tensors of a verified file by torchvision's names, for PyTorch's usual batch normalisation."""
     if weights.path is None:
         return {}
-    return with_usual_epsilon(unwrap(read_state(weights.path), weights.layout), weights.epsilon)
+    state = unwrap(read_state(weights.path), weights.layout)
+    state = {name: value for name, value in state.items() if not name.startswith(weights.left_out)}
+    return with_usual_epsilon(state, weights.epsilon)
 
 
 def load_strictly(
@@ -244,6 +249,7 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
     facts = read_facts(path)
     try:
         backbone, classes = str(facts["backbone"]), len(facts["classes"])
+        head_blocks = tuple(map(str, facts["head_blocks"]))
         first, first_digest = str(facts["weights_source"]), str(facts["weights_sha256"])
         licence = str(facts["weights_licence"])
         mean, deviation = (tuple(map(float, facts["normalisation"][key])) for key in ("mean", "deviation"))
@@ -256,6 +262,8 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
         raise WeightsError(what, where=str(path), remedy=f"set train.backbone to {backbone}")
     origin = f"{first} (SHA-256 {first_digest})" if first_digest else first
     before = str(facts.get("ancestry", ""))
+    blocks, parts = BACKBONES[backbone].blocks, BACKBONES[backbone].parts
+    has_usual_head = head_blocks == blocks[-2:-1]
     return VerifiedWeights(
         source="run",
         path=path,
@@ -263,7 +271,8 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
         # What was trained by the user from random weights is the user's own.
         licence=licence or ("own" if first == "random" else "not stated"),
         normalisation=Normalisation(mean, deviation),
-        output_classes=classes,
+        output_classes=classes if has_usual_head else 0,
+        left_out=() if has_usual_head else tuple(part for part, block in parts.items() if block == HEAD),
         ancestry=f"{origin}, which started from {before}" if before else origin,
     )
 

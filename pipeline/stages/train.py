@@ -120,7 +120,7 @@ def _write_networks(path: Path, outcome: Outcome, seed: int, ancestry: str) -> N
     inputs = outcome.normalisation._asdict()
     is_descendant = summary.weights_source == "run"
     more = {"seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}
-    write_checkpoint(path, _tensors(outcome), {**facts, **more, "probe_blocks": list(outcome.probe_blocks)})
+    write_checkpoint(path, _tensors(outcome), {**facts, **more})
 
 
 def _tensors(outcome: Outcome) -> "dict[str, Tensor]":

@@ -21,6 +21,7 @@ from tests.learning.plain_resnet import random_state
 pytestmark = pytest.mark.slow
 NUMBERS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 FACTS = {
+    "head_blocks": ["layer4"],
     "backbone": "resnet18",
     "classes": ["a", "b", "c"],
     "weights_source": "imagenet",

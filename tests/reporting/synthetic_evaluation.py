@@ -255,6 +255,7 @@ def _training(name, classes, source, fold, patients, images):
         weights_licence="" if is_random else "BSD-3-Clause (torchvision); the images are under ImageNet's terms",
         trained_parameters=1026 if name == "probe" else 11_177_538,
         frozen_parameters=11_176_512 if name == "probe" else 0,
+        head_blocks=("layer3", "layer4") if name == "probe" else ("layer4",),
         image_size=224,
         epochs=0 if name == "probe" else 14,
         best_epoch=0 if name == "probe" else 9,

@@ -249,3 +249,10 @@ def test_single_figures_and_pairs_only(report):
         for block in section.blocks:
             if isinstance(block, Figures):
                 assert len(block.figures) in (1, 2)
+
+
+def test_a_probe_says_after_which_blocks_it_looks():
+    made = sections(compose(make_evaluation(strategies=("full", "probe")), make_text()))
+    found = table(made, "training-probe")
+    assert found.columns[1].title == "Features after"
+    assert {row[1] for row in found.rows} == {"layer3 + layer4"}

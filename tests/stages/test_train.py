@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import LeakageError, TrainingError, WeightsError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
-from pipeline.learning.checkpoints import locked, read_checkpoint
+from pipeline.learning.checkpoints import locked, read_checkpoint, write_checkpoint
 from pipeline.learning.weight_files import file_digest
 from pipeline.stages.bank import bank
 from pipeline.stages.train import train
@@ -118,6 +119,23 @@ def test_a_checkpoint_is_a_source_for_the_next_task(tmp_path, capfd):
     assert after.facts["weights_sha256"] == file_digest(first["checkpoint"])
     assert (after.facts["weights_licence"], after.facts["ancestry"]) == ("own", "random")
     assert after.facts["normalisation"] == before.facts["normalisation"]
+
+
+def test_a_probe_of_other_blocks_is_a_source_without_its_head(tmp_path):
+    inputs, first, second = make_inputs(tmp_path), outputs(tmp_path / "first"), outputs(tmp_path / "second")
+    short = QUICK.model_copy(update={"epochs": 1, "compare": ()})
+    train(settings=short, seed=3, classes=CLASSES, fold=0, **inputs, **first)
+    tensors, facts = read_checkpoint(first["checkpoint"])
+    other = {**tensors, "fc.weight": torch.zeros(2, 768), "fc.bias": torch.zeros(2)}
+    write_checkpoint(tmp_path / "probe.safetensors", other, {**facts, "head_blocks": ["layer3", "layer4"]})
+    weights = WeightsSettings(source="run", file=tmp_path / "probe.safetensors")
+    again = short.model_copy(update={"strategy": "last_block", "weights": weights})
+    made = {"state": tmp_path / "bank", "manifest": inputs["bank"]}
+    bank(settings=BankSettings(), train=again, seed=4, images=inputs["images"], pixels=inputs["pixels"], **made)
+    train(settings=again, seed=4, classes=CLASSES, fold=0, **inputs, **second)
+    after = read_checkpoint(second["checkpoint"])
+    assert after.tensors["fc.weight"].shape == (2, 512)
+    assert after.tensors["layer3.0.conv1.weight"].equal(tensors["layer3.0.conv1.weight"])
 
 
 def test_an_ensemble_keeps_its_networks_and_is_no_source(tmp_path):

@@ -30,6 +30,9 @@ FOLDS = range(CONFIG.split.folds)
 # The secret key is no declared output: Snakemake would delete it before the job that makes it.
 KEY = CONFIG.deidentify.key_file or f"{RESULTS}/restricted/key"
 CLASSES = list(CONFIG.label.classes)
+# A file of weights that the study names: when it changes, what was made from it is made anew. If it is missing, `require`
+# has said so.
+WEIGHTS = CONFIG.train.weights.file or []
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))

@@ -3,6 +3,7 @@ rule bank:
     input:
         images="<results>/images.tsv",
         pixels="<results>/images/pixels.npy",
+        weights=WEIGHTS,
     output:
         manifest="<results>/bank.json",
     log:
@@ -39,6 +40,7 @@ rule train:
         pixels="<results>/images/pixels.npy",
         folds="<results>/folds.tsv",
         bank=rules.bank.output.manifest if CONFIG.banked else [],
+        weights=WEIGHTS,
     output:
         checkpoint="<results>/folds/{fold}/checkpoint.safetensors",
         history="<results>/folds/{fold}/history.tsv",

@@ -120,6 +120,35 @@ def _aurocs_in_words(result: StrategyResult) -> str:
 
 
 def _training_table(result: StrategyResult) -> Table:
+    return _epochs_table(result) if result.history else _fitted_table(result)
+
+
+def _fitted_table(result: StrategyResult) -> Table:
+    """List folds whose head was fitted in one step: what matters is which blocks' features it takes."""
+    titles = ("Training", "Validation", "Test", "Time")
+    columns = (
+        Column(title="Fold", is_wide=True),
+        Column(title="Features after", is_wide=True),
+        *(Column(title=title, align=_NUMBER) for title in titles),
+    )
+    rows = tuple(
+        (
+            str(item.fold + 1), " + ".join(item.head_blocks) or MISSING, count(item.train_images),
+            count(item.validation_images), count(item.test_images), duration(item.seconds),
+        )
+        for item in sorted(result.training, key=lambda item: item.fold)
+    )  # fmt: skip
+    return Table(
+        name=f"training-{_slug(result.strategy)}",
+        caption="Training by fold; the parts are counted in images. The head's penalty was chosen on "
+        "each fold's validation part, and so were the blocks of layers whose pooled features it takes, unless the "
+        "network is random.",
+        columns=columns,
+        rows=rows,
+    )
+
+
+def _epochs_table(result: StrategyResult) -> Table:
     at_best = {fold: (loss, auroc) for fold, _, loss, auroc in _at_best(result)}
     titles = ("Training", "Validation", "Test", "Epochs", "Epoch used", "Val. loss", "Val. AUROC", "Time")
     columns = (Column(title="Fold", is_wide=True), *(Column(title=title, align=_NUMBER) for title in titles))
