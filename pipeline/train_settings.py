@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.core.section import Section
 from pipeline.learning.sources import SOURCES
+from pipeline.learning.strategies import Head
 
 
 class AugmentationSettings(Section):
@@ -79,6 +80,10 @@ class TrainSettings(Section):
     """The network, as torchvision published it: MONAI's, and for VGG our own."""
     weights: WeightsSettings = WeightsSettings(source="imagenet")
     """Where the network starts from: a published source, another study, a file, or `random`."""
+    head: Head = "last"
+    """What the head looks at: `last`: the pooled features of the last block, as in the published network; `joined`:
+    those of all blocks, for signals that the last block no longer holds. `probe` chooses by itself, and `last_block`
+    keeps to the last."""
     epochs: int = Field(default=20, ge=1, le=1000)
     """Most passes over the training images."""
     patience: int = Field(default=6, ge=1)

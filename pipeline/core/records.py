@@ -340,6 +340,7 @@ class TrainingSummary(Record):
     threads: int
     seed: int
     seconds: float
+    processor_seconds: float = 0.0  # of all threads; after a resumption those of the last process
     software: tuple[tuple[str, str], ...]
 
 

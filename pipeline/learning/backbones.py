@@ -205,21 +205,26 @@ def pooling_of(network: "nn.Module") -> "nn.Module":
 
 
 def replace_head(network: "nn.Module", classes: int, seed: int) -> None:
-    """Put a fresh linear head with `classes` outputs in place of the old one.
+    """Put a `fresh_head` with `classes` outputs in place of the old one."""
+    old = head_of(network)
+    name = next(name for name, module in network.named_modules() if module is old)
+    network.set_submodule(name, fresh_head(old.in_features, classes, seed))
+
+
+def fresh_head(features: int, classes: int, seed: int) -> "nn.Linear":
+    """Make a linear head.
 
     Weights are drawn from a normal distribution with standard deviation 0.01, biases are 0, as is usual for
     the head of a fine-tuned network: the first logits are small and do not disturb the features.
     """
     import torch
 
-    old = head_of(network)
-    head = torch.nn.Linear(old.in_features, classes)
+    head = torch.nn.Linear(features, classes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.normal_(0, 0.01, generator=generator)
         head.bias.zero_()
-    name = next(name for name, module in network.named_modules() if module is old)
-    network.set_submodule(name, head)
+    return head
 
 
 @functools.cache

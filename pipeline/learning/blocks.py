@@ -8,7 +8,7 @@ with the whole network: to train the upper part is to train the network.
 import functools
 from typing import TYPE_CHECKING
 
-from pipeline.learning.backbones import BACKBONES, FLATTEN, HEAD, WIDEN, head_of, pooling_of
+from pipeline.learning.backbones import BACKBONES, FLATTEN, HEAD, WIDEN, fresh_head, head_of, pooling_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,6 +97,30 @@ def early_network(network: "nn.Module", backbone: str, used: tuple[str, ...], he
         Takes the features of `used` one after the other, shape (classes, features).
     """
     return _early_class()(network, backbone, used, head)
+
+
+def joined_network(network: "nn.Module", backbone: str, example: "Tensor", seed: int) -> "nn.Module":
+    """Give a network whose fresh head takes the pooled features of all blocks joined.
+
+    What an early block sees reaches the head directly, and the head's gradient that block (Evci et al., 2022,
+    arXiv:2201.03529, for features that are not trained).
+
+    Parameters
+    ----------
+    network
+        With a head of the right number of classes; its other modules are shared, and left in evaluation mode.
+    example
+        An input, shape (1, channels, height, width): how many features each block gives is looked up with it.
+    seed
+        Seed of the head.
+    """
+    import torch
+
+    old = head_of(network)
+    with torch.inference_mode():
+        found, _ = features_after_blocks(network.eval(), backbone, example.to(old.weight.device))
+    head = fresh_head(sum(one.shape[1] for one in found), old.out_features, seed)
+    return early_network(network, backbone, feature_blocks(backbone), head.to(old.weight.device))
 
 
 def _mean_of_maps(values: "Tensor") -> "Tensor":

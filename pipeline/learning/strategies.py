@@ -22,6 +22,10 @@ class BlockPlan(NamedTuple):
     rate: float = 1.0
 
 
+Head = Literal["last", "joined"]
+"""What a trained head looks at: the pooled features of the last block, or those of all blocks joined."""
+
+
 class Strategy(NamedTuple):
     """Which weights a network starts from and which of its blocks are trained.
 
@@ -50,6 +54,10 @@ class Strategy(NamedTuple):
     def trained_blocks(self, blocks: tuple[str, ...]) -> frozenset[str]:
         """Name the trained ones of a backbone's blocks, which are in order from the input to the head."""
         return frozenset(blocks if self.depth is None else blocks[len(blocks) - self.depth :])
+
+    def can_join(self) -> bool:
+        """Tell whether its head may look at all blocks: a probe chooses, and a bank holds maps of one boundary."""
+        return self.head == "gradient" and self.depth is None
 
     def plan(
         self, blocks: tuple[str, ...], *, epochs: int, unfreeze_every: int = 1, block_rate_factor: float = 1.0

@@ -20,7 +20,7 @@ from pipeline.learning.backbones import BACKBONES, HEAD, block_of, replace_head
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
 from pipeline.learning.batches import PixelSource
-from pipeline.learning.blocks import feature_blocks
+from pipeline.learning.blocks import feature_blocks, joined_network
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.devices import Placement
 from pipeline.learning.feeding import settle
@@ -36,7 +36,7 @@ from pipeline.learning.inference import mean_probability_logits, pooled_features
 from pipeline.learning.probe import check_classes, fit_head, install_head
 from pipeline.learning.recipes import Recipe
 from pipeline.learning.sources import Normalisation
-from pipeline.learning.strategies import STRATEGIES, BlockPlan, Strategy, banked
+from pipeline.learning.strategies import STRATEGIES, BlockPlan, Head, Strategy, banked
 from pipeline.learning.sweep import ProbeData
 from pipeline.learning.weights import RANDOM, VerifiedWeights, build_network
 
@@ -64,6 +64,8 @@ class Study:
         Random variants of each image that are predicted beside it.
     networks
         How many networks each strategy trains with different seeds.
+    head
+        What the head of strategies that train all blocks looks at.
     state_minutes
         Time after which a state is written in the middle of an epoch.
     bank
@@ -83,6 +85,7 @@ class Study:
     code: str
     views: int = 0
     networks: int = 1
+    head: Head = "last"
     state_minutes: float = 10.0
     bank: BankManifest | None = None
 
@@ -121,7 +124,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     TrainingInterruptedError
         If the process was asked to end; the state is saved.
     """
-    started = time.monotonic()
+    started, processor = time.monotonic(), time.process_time()
     strategy = STRATEGIES[name]
     used = weights if strategy.uses_source else RANDOM
     data = _fold_data(study, used)
@@ -157,6 +160,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         threads=study.placement.threads,
         seed=study.seed,
         seconds=time.monotonic() - started,
+        processor_seconds=time.process_time() - processor,
         software=versions(),
     )
     predictions = _predict(cuts, name, study)
@@ -204,7 +208,7 @@ def _train(
     seed = member.seed(study)
     network = build_network(study.backbone, used, seed=derive_seed(seed, "initialisation", study.fold))
     replace_head(network, len(study.classes), derive_seed(seed, "head", study.fold))
-    cut = _cut(name, network, data, study, used)
+    cut = _cut(name, network, data, study, used, derive_seed(seed, "head", study.fold))
     data = replace(data, inputs=cut.inputs)
     # Fine-tuning starts from the probe: with a random head, the first steps would distort the source's features
     # (Kumar et al., 2022, arXiv:2202.10054).
@@ -233,9 +237,12 @@ def _bank_of(name: str, study: Study) -> BankManifest | None:
     return study.bank if study.bank is not None and banked([name], is_random=False) else None
 
 
-def _cut(name: str, network: "nn.Module", data: FoldData, study: Study, used: VerifiedWeights) -> Cut:
+def _cut(name: str, network: "nn.Module", data: FoldData, study: Study, used: VerifiedWeights, seed: int) -> Cut:
     """Cut off what a bank has computed already; without one the whole network is used."""
     bank, source = _bank_of(name, study), data.inputs
+    if study.head == "joined" and STRATEGIES[name].can_join():
+        whole = joined_network(network, study.backbone, source.plain(data.train_rows[:1]), seed)
+        return Cut(whole, source, whole, feature_blocks(study.backbone))
     cut = None
     if bank is not None and isinstance(source, PixelSource):
         if (bank.weights_sha256, bank.pixels_sha256) != (used.sha256, study.pixels_sha256):
@@ -321,6 +328,7 @@ def _key(name: str, seed: int, study: Study, weights: VerifiedWeights) -> str:
         "roles": [(role.row, role.label, role.role) for role in study.roles],
         "fold": study.fold,
         "seed": seed,
+        "head": study.head,
         "pixels": study.pixels_sha256,
         "backbone": study.backbone,
         "weights": weights.sha256,

@@ -133,6 +133,7 @@ def optimisation(
     block_rate_factor: float = 1.0,
     ema_decay: float = 0.0,
     networks: int = 1,
+    is_joined: bool = False,
 ) -> MethodParagraph:
     """Say how the weights were adapted (stage train)."""
     by_block = (
@@ -147,8 +148,13 @@ def optimisation(
         f" In each fold every strategy trained {networks} networks that differ in their seeds, and their "
         "probabilities were averaged; a linear probe of source weights has nothing random and was fitted once."
     )
+    all_blocks = (
+        " Where all blocks of layers were trained, the head took the pooled features of all of them joined, and not of "
+        "the last one only."
+    )
     more = (
-        (by_block if block_rate_factor < 1 else "")
+        (all_blocks if is_joined else "")
+        + (by_block if block_rate_factor < 1 else "")
         + (averaged if ema_decay else "")
         + (several if networks > 1 else "")
     )

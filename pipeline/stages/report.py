@@ -81,6 +81,7 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
             block_rate_factor=train.block_rate_factor,
             ema_decay=train.ema_decay,
             networks=train.seeds,
+            is_joined=train.head == "joined",
         ),
         methods.augmentation(**train.augmentation.model_dump(), views=train.views),
         methods.numbers_made(results.aggregation, rule, results.bootstrap_replicates, settings.evaluate.confidence),

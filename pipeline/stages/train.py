@@ -73,6 +73,7 @@ def train(
         code=fingerprint(__name__),
         views=settings.views,
         networks=settings.seeds,
+        head=settings.head,
         state_minutes=settings.state_minutes,
         bank=_bank(bank, settings),
     )
@@ -116,7 +117,7 @@ def _recipe(settings: TrainSettings) -> Recipe:
 def _write_networks(path: Path, outcome: Outcome, seed: int, ancestry: str) -> None:
     """Write the weights with what is needed to use them; times stay out, so that equal runs give equal bytes."""
     summary = outcome.summary
-    facts = summary.model_dump(mode="json", exclude={"seconds", "software"})
+    facts = summary.model_dump(mode="json", exclude={"seconds", "processor_seconds", "software"})
     inputs = outcome.normalisation._asdict()
     is_descendant = summary.weights_source == "run"
     more = {"seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}

@@ -68,7 +68,8 @@ def test_ways_of_training_are_named_only_where_they_were_used():
     }
     text = methods.optimisation(**plain).text
     assert not any(word in text for word in ("averaged", "block", "seeds"))
-    text = methods.optimisation(**plain, block_rate_factor=0.8, ema_decay=0.99, networks=3).text
+    text = methods.optimisation(**plain, block_rate_factor=0.8, ema_decay=0.99, networks=3, is_joined=True).text
+    assert "features of all of them joined" in text
     assert "0.8 times the learning rate" in text
     assert "decay 0.99" in text
     assert "3 networks that differ in their seeds" in text
