@@ -129,6 +129,20 @@ class WindowScaling(Section):
     """Width of the window in modality units."""
 
 
+class VolumeGridSettings(Section):
+    """The grid of points on which volumes are looked up for training; it stands in the patient, whatever the source."""
+
+    plane: Literal["axial", "coronal", "sagittal"] = "axial"
+    """Plane of the slices; best the one in which most were acquired."""
+    slices: int = Field(default=32, ge=2, le=512)
+    """Number of slices; each has `preprocess.size` rows and columns."""
+    slice_spacing_mm: PositiveFloat | None = None
+    """Distance between slices in mm, the same for all volumes; what lies beyond the grid is cut off. Not given: the
+    whole volume fits, whatever its length."""
+    pixel_spacing_mm: PositiveFloat | None = None
+    """Distance between rows and between columns in mm, likewise. Not given: the whole slice fits."""
+
+
 class PreprocessSettings(Section):
     """How pixels become arrays of one size and range."""
 
@@ -138,6 +152,8 @@ class PreprocessSettings(Section):
     """How values are scaled: percentiles of the image or a fixed window."""
     dtype: Literal["uint8", "float16"] = "uint8"
     """Type of the stored values: 0 to 255, or 0.0 to 1.0."""
+    volume: VolumeGridSettings = VolumeGridSettings()
+    """How volumes become arrays."""
 
 
 class LabelSettings(Section):
@@ -256,6 +272,14 @@ class Config(Section):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _slices_are_there(self) -> "Config":
+        wanted, stored = self.train.volumes.slices, self.preprocess.volume.slices
+        if wanted is not None and wanted > stored:
+            message = f"train.volumes.slices is {wanted}, and preprocess.volume.slices is {stored}: raise the latter"
+            raise ValueError(message)
+        return self
 
     @property
     def banked(self) -> tuple[str, ...]:

@@ -96,6 +96,7 @@ def weights_problems(config: Config) -> list[Problem]:
         file=weights.file,
         sha256=weights.sha256,
         licence=weights.licence,
+        dimensions=config.train.dimensions,
     )
     try:
         verify(choice)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pipeline.core.section import Section
 from pipeline.learning.sources import SOURCES
 from pipeline.learning.strategies import Head
+from pipeline.learning.volumes import VOLUME_BACKBONES
 
 
 class AugmentationSettings(Section):
@@ -62,6 +63,19 @@ class WeightsSettings(Section):
         return self
 
 
+class VolumesSettings(Section):
+    """How volumes are brought to a network; not used for images. docs/volumes.md says when to take which road."""
+
+    road: Literal["slices_as_channels", "attention", "inflation"] = "attention"
+    """`slices_as_channels`: groups of three neighbouring slices as the three colours, their features averaged;
+    `attention`: every slice an image, their features averaged with learned weights; `inflation`: a 3D ResNet with the
+    kernels of the 2D one, or MedicalNet's."""
+    slices: int | None = Field(default=None, ge=1)
+    """How many slices, or groups of three, are looked at, evenly spread over the volume. Not given: all slices."""
+    inflation: Literal["centre", "mean"] = "centre"
+    """How kernels get their depth: all in the middle slice, or spread evenly."""
+
+
 StrategyName = Literal["full", "probe", "last_block", "gradual", "scratch"]
 
 
@@ -78,6 +92,8 @@ class TrainSettings(Section):
         "resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "efficientnet_b0", "vgg11_bn", "vgg16_bn"
     ] = "resnet18"
     """The network, as torchvision published it: MONAI's, and for VGG our own."""
+    volumes: VolumesSettings = VolumesSettings()
+    """How volumes are brought to the network."""
     weights: WeightsSettings = WeightsSettings(source="imagenet")
     """Where the network starts from: a published source, another study, a file, or `random`."""
     head: Head = "last"
@@ -124,6 +140,24 @@ class TrainSettings(Section):
     """`auto`: a GPU if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the hardware multiplies it fast (recent GPUs, processors with AMX), else float32."""
+
+    @property
+    def dimensions(self) -> Literal[2, 3]:
+        """Whether weights for volumes can be used: 3 on the road of inflation."""
+        return 3 if self.volumes.road == "inflation" else 2
+
+    @model_validator(mode="after")
+    def _roads_lead_somewhere(self) -> "TrainSettings":
+        if self.volumes.road == "inflation" and self.backbone not in VOLUME_BACKBONES:
+            message = (
+                f"there is no {self.backbone} for volumes: the road `inflation` takes {', '.join(VOLUME_BACKBONES)}"
+            )
+            raise ValueError(message)
+        source = SOURCES.get(self.weights.source)
+        if source is not None and source.dimensions > self.dimensions:
+            message = f"`{self.weights.source}` holds networks for volumes: set train.volumes.road to inflation"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _source_has_the_backbone(self) -> "TrainSettings":

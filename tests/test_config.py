@@ -107,6 +107,18 @@ def test_a_key_of_another_member_of_a_choice_is_unknown(tmp_path):
         (SMALL + "train:\n  weights: run\n", "`train.weights`: source `run` needs `file`"),
         (SMALL + "train:\n  weights: radimagenet\n", "`train.weights`: source `radimagenet` needs `sha256`"),
         (SMALL + "train:\n  weights: coco\n", "`train`: source `coco` has no resnet18; it has resnet50"),
+        (
+            SMALL + "train:\n  backbone: densenet121\n  volumes: {road: inflation}\n",
+            "`train`: there is no densenet121 for volumes: the road `inflation` takes resnet18, resnet34",
+        ),
+        (
+            SMALL + "train:\n  weights: medicalnet\n",
+            "`train`: `medicalnet` holds networks for volumes: set train.volumes.road to inflation",
+        ),
+        (
+            SMALL + "train:\n  volumes: {slices: 33}\n",
+            "study.yaml: train.volumes.slices is 33, and preprocess.volume.slices is 32",
+        ),
         (SMALL.replace("[a, b]", "[a, a]"), "a class is listed twice"),
         (SMALL.replace("[a, b]", "[0, 1]"), "study.yaml:7: `label.classes.0`"),
         (SMALL + "train:\n  learning_rate: .nan\n", "`train.learning_rate`"),
@@ -131,6 +143,12 @@ def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     assert load(path, {"seed": 3}).seed == 3
     with pytest.raises(ConfigError, match="`seed`"):
         load(path, {"seed": "x"})
+
+
+def test_medicalnet_leads_along_the_road_of_inflation(tmp_path):
+    text = SMALL + "train:\n  weights: medicalnet\n  volumes: {road: inflation}\n"
+    assert load(write(tmp_path, text)).train.dimensions == 3
+    assert load(write(tmp_path, SMALL)).train.dimensions == 2
 
 
 def test_a_bare_word_stands_for_the_source_of_weights(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.artefacts import read_document, read_table
-from pipeline.core.records import Image
+from pipeline.core.records import FoldRole, Image, Prediction
 from pipeline.phantom.manifest import Manifest
 from tests.byte_search import leaks, public_files, public_leaks
 from tests.small_study import ROOT, SMALL, command, run
@@ -33,19 +33,40 @@ def changed(**sections: dict[str, object]) -> dict[str, object]:
     return settings
 
 
-def test_a_volume_study_that_cannot_train_yet(tmp_path):
-    """Slices to volumes, then a failing job whose error ends on the terminal and in the logs."""
+def test_a_volume_study_from_its_slices_to_its_report(tmp_path):
+    """First with more folds than can be made: a failing job whose error ends on the terminal and in the logs."""
     settings = changed(
         phantom={"kind": "volume", "patients": 20, "size": 128},
         ingest={"modalities": ["CT"]},
         check_quality={"min_size": 32},
-        preprocess={"intensity": {"kind": "window", "centre": 40, "width": 400}},
+        preprocess={
+            "size": 32,
+            "intensity": {"kind": "window", "centre": -200, "width": 1600},
+            "volume": {"slices": 8},
+        },
+        split={"folds": 20},
+        train={"volumes": {"road": "attention"}, "epochs": 1, "batch_size": 4, "compare": ["probe"]},
     )
     done = run(tmp_path, settings)
     assert done.returncode != 0
-    assert "volumes can be prepared" in done.stdout + done.stderr
+    assert "set fewer folds" in done.stdout + done.stderr
     images = read_table(tmp_path / "results/small/images.tsv", Image)
     assert sum(bool(image.volume_file) for image in images) >= 10
+    assert public_leaks(tmp_path, manifest(tmp_path)) == []
+    settings["split"]["folds"] = 2
+    done = run(tmp_path, settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tested = [
+        row
+        for fold in range(2)
+        for row in read_table(tmp_path / f"results/small/folds/{fold}/predictions.tsv", Prediction)
+        if (row.role, row.strategy) == ("test", "full")
+    ]
+    kept = {role.image_id for role in read_table(tmp_path / "results/small/folds.tsv", FoldRole)}
+    assert sorted(row.image_id for row in tested) == sorted(kept)  # one prediction for each volume
+    text = (tmp_path / "reports/small/report.html").read_text(encoding="utf-8")
+    assert "multiple-instance learning" in text
+    assert "8 axial slices" in text
     assert public_leaks(tmp_path, manifest(tmp_path)) == []
 
 

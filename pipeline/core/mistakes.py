@@ -37,7 +37,8 @@ def describe_error(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: 
         return f"{place}: unknown key `{dotted}`{hint}"
     if item["type"] == "missing":
         return f"{place}: `{dotted}` is missing"
-    return f"{place}: `{dotted}`: {message[0].lower()}{message[1:]}"
+    told = f"{message[0].lower()}{message[1:]}"
+    return f"{place}: `{dotted}`: {told}" if dotted else f"{place}: {told}"  # of the file as a whole
 
 
 def _is_tag(path: Sequence[str | int], index: int) -> bool:

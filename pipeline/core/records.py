@@ -229,7 +229,7 @@ class Image(Record):
     """One image (or volume) ready for a network, and how its values came to be."""
 
     image_id: str  # the pseudonymous SOP Instance UID of an image, Series Instance UID of a volume
-    row: int = Field(ge=0)  # position in the pixel array of images; rank of the volume otherwise
+    row: int = Field(ge=0)  # position in the pixel array; of volumes beside images, which are not in it, the rank
     patient: str
     study_uid: str
     series_uid: str
@@ -247,6 +247,7 @@ class Image(Record):
     source_slices: int = 1
     pixel_spacing_mm: Pair | None = None  # of the source, between rows and between columns
     pixel_spacing_source: str = ""  # the attribute that it comes from; "/magnification" if divided by that factor
+    grid_spacing_mm: Triple | None = None  # of a volume's stored array: between slices, rows, columns
     was_inverted: bool = False  # MONOCHROME1 turned into MONOCHROME2; never for volumes, which keep their unit
     intensity_low: float  # modality value mapped to the lowest stored value
     intensity_high: float  # modality value mapped to the highest stored value; the smaller one if inverted
@@ -329,6 +330,8 @@ class TrainingSummary(Record):
     frozen_parameters: int
     head_blocks: tuple[str, ...] = ()  # after which the head takes its pooled features, in their order
     image_size: int
+    road: str = ""  # how volumes were looked at; empty for images
+    slices: int = 1  # of a volume that were looked at, or groups of them
     networks: int = 1  # trained with different seeds, their probabilities averaged; curve and epochs are the first's
     epochs: int  # epochs run
     best_epoch: int  # the epoch whose weights are used; 0 for a closed-form head

@@ -1,5 +1,9 @@
-"""The pixel store: all images of a study in one ``.npy`` array, shape (images, rows, columns)."""
+"""The pixel store: all images of a study in one ``.npy`` array, (images, rows, columns), or all volumes.
 
+Volumes have one axis more: (volumes, slices, rows, columns).
+"""
+
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +35,8 @@ class PixelStoreWriter:
         Rows and columns of every image.
     dtype
         Type of the values.
+    slices
+        Of every volume; None for images.
 
     Raises
     ------
@@ -38,12 +44,12 @@ class PixelStoreWriter:
         If nothing can be written there.
     """
 
-    def __init__(self, path: Path, *, size: int, dtype: PixelType) -> None:
+    def __init__(self, path: Path, *, size: int, dtype: PixelType, slices: int | None = None) -> None:
         self.path = path
         self.count = 0
-        self._shape = (size, size)
+        self._shape = (size, size) if slices is None else (slices, size, size)
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._row_bytes = size * size * self._dtype.itemsize
+        self._row_bytes = math.prod(self._shape) * self._dtype.itemsize
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._waiting = tempfile.TemporaryFile(dir=path.parent, buffering=0)  # noqa: SIM115  closed by __exit__
@@ -111,7 +117,7 @@ def open_pixels(path: Path, rows: int | None = None) -> NDArray[Any]:
     Returns
     -------
     numpy.memmap
-        Shape (images, rows, columns), uint8 or float16.
+        Shape (images, rows, columns) or (volumes, slices, rows, columns), uint8 or float16.
 
     Raises
     ------
@@ -128,7 +134,7 @@ def open_pixels(path: Path, rows: int | None = None) -> NDArray[Any]:
         what = f"cannot read the pixel store ({type(error).__name__})"
         raise ArtefactError(what, where=str(path), remedy="run `preprocess` again") from error
     problem = ""
-    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.float16) or not pixels.flags.c_contiguous:
+    if pixels.ndim not in (3, 4) or pixels.dtype not in (np.uint8, np.float16) or not pixels.flags.c_contiguous:
         problem = f"holds {pixels.dtype} values with {pixels.ndim} axes; images of uint8 or float16 were expected"
     elif path.stat().st_size != expected:
         problem = f"has {path.stat().st_size} bytes where {expected} were expected"

@@ -82,11 +82,12 @@ class ScalePercentiles:
 
     def __call__(self, image: PlanarImage) -> PlanarImage:
         """Scale to [0, 1]."""
-        picture = without_padding(image.values, image.padding)
-        low, high = (float(value) for value in np.percentile(picture, [self.low, self.high]))
-        if not low < high:
-            low, high = float(picture.min()), float(picture.max())
-        return _scaled(image, low, high)
+        return _scaled(image, *self.ends(without_padding(image.values, image.padding)))
+
+    def ends(self, values: NDArray[Any]) -> tuple[float, float]:
+        """Give the values that become 0 and 1."""
+        low, high = (float(value) for value in np.percentile(values, [self.low, self.high]))
+        return (low, high) if low < high else (float(values.min()), float(values.max()))
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ class ScaleWindow:
         """Scale to [0, 1]."""
         centre = self.centre if image.mirror is None else image.mirror - self.centre
         return _scaled(image, centre - self.width / 2, centre + self.width / 2)
+
+    def ends(self, _values: NDArray[Any]) -> tuple[float, float]:
+        """Give the values that become 0 and 1, whatever the picture holds."""
+        return self.centre - self.width / 2, self.centre + self.width / 2
 
 
 @dataclass(frozen=True)
@@ -168,9 +173,7 @@ class Quantise:
         """Quantise; an image of that type already is returned unchanged."""
         if image.values.dtype == np.dtype(self.dtype):
             return image
-        clipped = np.clip(image.values, 0, 1)
-        values = np.rint(clipped * 255) if self.dtype == "uint8" else clipped
-        return replace(image, values=values.astype(self.dtype))
+        return replace(image, values=quantised(image.values, self.dtype))
 
 
 AnyStep = ReflectMonochrome1 | ScalePercentiles | ScaleWindow | ResizeKeepingAspect | PadToSquare | Quantise
@@ -187,6 +190,13 @@ def apply(steps: Iterable[AnyStep], image: PlanarImage) -> PlanarImage:
     for step in steps:
         image = step(image)
     return image
+
+
+def quantised(values: NDArray[Any], dtype: Literal["uint8", "float16"]) -> NDArray[Any]:
+    """Turn values in [0, 1] into the stored type; see `Quantise`."""
+    clipped = np.clip(values, 0, 1)
+    stored: NDArray[Any] = (np.rint(clipped * 255) if dtype == "uint8" else clipped).astype(dtype)
+    return stored
 
 
 def padding_mask(values: NDArray[Any], ends: tuple[float, float] | None) -> NDArray[np.bool_] | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 HEAD = "head"
+SLICES = "slices"  # the module of a network over slices that pools their features (`pipeline.learning.roads`)
 # Steps of a forward pass that are no module of the network: one vector for each image, and from here on in 32 bits.
 FLATTEN, WIDEN = "<flatten>", "<widen>"
 # A file with a name too many or too few is still called by its architecture's name.
@@ -181,8 +182,12 @@ def block_of(name: str, backbone: str) -> str:
     ('layer3', 'head')
     >>> block_of("bn1.bias", "resnet18"), block_of("features.transition2.conv.weight", "densenet121")
     ('stem', 'denseblock2')
+    >>> block_of("slices.gate.bias", "densenet121")
+    'head'
     """
     facts = BACKBONES[backbone]
+    if name.split(".", maxsplit=1)[0] == SLICES:
+        return HEAD
     for start, block in facts.parts.items():
         if name == start or name.startswith(f"{start}."):
             return block
@@ -190,10 +195,11 @@ def block_of(name: str, backbone: str) -> str:
 
 
 def head_of(network: "nn.Module") -> "nn.Linear":
-    """Give the linear layer that makes the logits: the last one of every backbone, in 2D and 3D."""
+    """Give the linear layer that makes the logits: the last one of every backbone, in 2D and 3D, but for attention."""
     from torch import nn
 
-    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    modules = network.named_modules()
+    return [one for name, one in modules if isinstance(one, nn.Linear) and not name.startswith(SLICES)][-1]
 
 
 def pooling_of(network: "nn.Module") -> "nn.Module":

@@ -17,7 +17,6 @@ import numpy as np
 from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.core.seeding import derive_seed
-from pipeline.learning.augmentation import augment
 from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.bank_files import (
     BankManifest,
@@ -32,13 +31,14 @@ from pipeline.learning.bank_files import (
 from pipeline.learning.batches import PixelSource, plain_batches
 from pipeline.learning.blocks import feature_blocks, features_after_blocks, lower
 from pipeline.learning.devices import Placement
+from pipeline.learning.transfer import network_on_device
 from pipeline.learning.weights import VerifiedWeights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LARGEST_FLOAT16 = 65504.0
-BATCH = 32  # fixed, so that values do not depend on the training batch
+BATCH = 32  # images or slices; fixed, so that values do not depend on the training batch
 # A killed job loses at most one shard. Large enough that a file's overhead is nothing.
 SHARD_BYTES = 256_000_000
 MOST_IMAGES_IN_SHARD = 1024
@@ -89,6 +89,7 @@ class BankOrder:
             "backbone": self.backbone,
             "weights": self.weights.sha256,
             "normalisation": self.source.normalisation,
+            "road": asdict(self.source.road) if self.source.road else None,
             "pixels": self.pixels_sha256,
             "boundary": self.boundary,
             "views": self.stored_views,
@@ -117,13 +118,11 @@ def fill_bank(order: BankOrder, folder: Path, *, shard_images: int | None = None
     TrainingError
         If the disk cannot hold it, or activations exceed the range of float16.
     """
-    import torch
-
     key = order.key()
     place = folder / key[:16]
     place.mkdir(parents=True, exist_ok=True)
     images = len(order.source.pixels)
-    order.network.to(order.source.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network_on_device(order.network, order.source.placement.device)
     with _evaluating(order.network):
         shape, widths, forecast = _measure(order)
         per_image = (forecast.views + 1) * forecast.map_bytes + forecast.feature_bytes
@@ -175,12 +174,12 @@ def choose_views(rows: np.ndarray, views: int, seed: int) -> np.ndarray:
 
 
 def view_of(source: PixelSource, row: int, view: int, seed: int) -> "Tensor":
-    """Give version `view` of one image, shape (1, channels, height, width); 0 is the plain one.
+    """Give version `view` of one image or volume as a batch of one; 0 is the plain one.
 
     It depends on the image's row and the view alone, so that a bank and a run without one see the same picture.
     """
-    grey = source.grey(np.array([row]))
-    return source.prepare(augment(grey, source.augmentation, derive_seed(seed, "view", view, row)) if view else grey)
+    one = np.array([row])
+    return source.train(one, derive_seed(seed, "view", view, row)) if view else source.plain(one)
 
 
 class BankInputs:
@@ -209,16 +208,17 @@ class BankInputs:
             what = "the bank holds pooled features and no maps"
             raise TrainingError(what, remedy="run the rule bank for a strategy that trains blocks")
         self.placement = placement
+        self.looks = 1
         self.views = manifest.views
         self._shards = open_maps(manifest)
         self._starts = np.array([shard.first for shard in manifest.shards])
 
     def train(self, rows: np.ndarray, seed: int) -> "Tensor":
-        """Read one of the stored views of each row, chosen by the seed: (batch, channels, height, width), float32."""
+        """Read one of the stored views of each row, chosen by the seed: (batch, *map shape), float32."""
         return self._read(rows, choose_views(rows, self.views, seed))
 
     def plain(self, rows: np.ndarray) -> "Tensor":
-        """Read the plain version of each row: (batch, channels, height, width), float32."""
+        """Read the plain version of each row: (batch, *map shape), float32."""
         return self._read(rows, np.zeros(len(rows), dtype=np.int64))
 
     def _read(self, rows: np.ndarray, versions: np.ndarray) -> "Tensor":
@@ -231,8 +231,7 @@ class BankInputs:
                 for shard, row, version in zip(shards, rows, versions, strict=True)
             ]
         )
-        maps = torch.from_numpy(stored).to(self.placement.device).float()
-        return maps.contiguous(memory_format=torch.channels_last)
+        return in_order(torch.from_numpy(stored).to(self.placement.device).float())
 
 
 class LowerInputs:
@@ -252,6 +251,7 @@ class LowerInputs:
         self, network: "nn.Module", backbone: str, source: PixelSource, *, boundary: str, views: int, seed: int
     ) -> None:
         self.placement = source.placement
+        self.looks = source.looks
         self.views = views
         self._lower = lower(network, backbone, boundary)
         self._source = source
@@ -274,7 +274,14 @@ class LowerInputs:
         ]
         with torch.no_grad(), _evaluating(self._lower), self.placement.autocast():
             maps: Tensor = self._lower(torch.cat(pictures))
-        return maps.float().contiguous(memory_format=torch.channels_last)
+        return in_order(maps.float())
+
+
+def in_order(maps: "Tensor") -> "Tensor":
+    """Put maps of images into channels-last order; parts of networks for volumes see to their own."""
+    import torch
+
+    return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
 
 
 @contextmanager
@@ -326,7 +333,7 @@ def _compute(order: BankOrder, rows: np.ndarray, shape: tuple[int, ...]) -> tupl
     source = order.source
     cut = lower(order.network, order.backbone, order.boundary) if order.boundary else None
     with torch.inference_mode(), source.placement.autocast():
-        for batch in plain_batches(rows, BATCH):
+        for batch in plain_batches(rows, max(1, BATCH // source.looks)):
             images = source.plain(batch)
             found, maps = features_after_blocks(order.network, order.backbone, images, keep=order.boundary)
             features.append(torch.cat(found, dim=1).float().cpu().numpy())

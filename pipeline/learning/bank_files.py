@@ -46,7 +46,7 @@ class BankManifest(Record):
     pixels_sha256: str
     boundary: str  # the first block behind the maps; empty if there are none
     views: int  # augmented versions of each image, besides the plain one
-    map_shape: tuple[int, ...]  # channels, height, width; empty if there are no maps
+    map_shape: tuple[int, ...]  # channels, height, width, of volumes one more; empty if there are no maps
     blocks: tuple[str, ...]  # those after which features were taken
     widths: tuple[int, ...]  # features after each of them
     images: int

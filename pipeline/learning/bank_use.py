@@ -48,6 +48,7 @@ class FeatureInputs:
         source: PixelSource,
     ) -> None:
         self.placement = source.placement
+        self.looks = source.looks
         self._features = features
         self._used = used
         self._network = network

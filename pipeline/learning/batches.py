@@ -1,4 +1,4 @@
-"""Batches: rows of stored images, or of anything computed from them, as tensors on the device."""
+"""Batches: rows of stored images or volumes, or of anything computed from them, as tensors on the device."""
 
 import functools
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.augmentation import NO_CHANGE, Augmentation, augment
 from pipeline.learning.devices import Placement
+from pipeline.learning.roads import Road
 from pipeline.learning.sources import Normalisation
 from pipeline.learning.transfer import on_device
 
@@ -22,6 +23,10 @@ class Inputs(Protocol):
     @property
     def placement(self) -> Placement:
         """Device and precision."""
+
+    @property
+    def looks(self) -> int:
+        """About how many images' work one row is: many for a volume."""
 
     def train(self, rows: np.ndarray, seed: int) -> "Tensor":
         """Give a random variant of each row, shape (batch, ...), on the device; equal seeds give equal tensors."""
@@ -57,15 +62,19 @@ class PixelSource:
     Attributes
     ----------
     pixels
-        Memory map of shape (images, height, width), uint8 (0 to 255) or float16 (0 to 1).
+        Memory map of shape (images, height, width) or (volumes, slices, height, width), uint8 (0 to 255) or
+        float16 (0 to 1).
     normalisation
         Mean and deviation per channel that the network was trained with.
     placement
         Device and precision.
     augmentation
-        Random changes of training images.
+        Random changes of training images. All slices of a volume are moved, and changed in contrast and brightness,
+        alike; noise is drawn for each.
     resident
         All of `pixels` on the device, where it has room for them (`pipeline.learning.feeding`).
+    road
+        How volumes are looked at; None for images.
     """
 
     pixels: np.ndarray
@@ -73,32 +82,38 @@ class PixelSource:
     placement: Placement
     augmentation: Augmentation = NO_CHANGE
     resident: "Tensor | None" = None
+    road: Road | None = None
+
+    @property
+    def looks(self) -> int:
+        """How many slices, or groups of slices, of a volume are looked at; 1 for images."""
+        return self.road.slices if self.road else 1
 
     def train(self, rows: np.ndarray, seed: int) -> "Tensor":
-        """Read images, change each at random and normalise them: shape (batch, channels, height, width)."""
+        """Read images, change each at random and prepare them."""
         return self.finish(self._stored(rows), seed)
 
     def plain(self, rows: np.ndarray) -> "Tensor":
-        """Read images and normalise them: shape (batch, channels, height, width)."""
+        """Read images and prepare them."""
         return self.finish(self._stored(rows))
 
     def read(self, rows: np.ndarray) -> "Tensor":
-        """Read images as they are stored, shape (batch, height, width), into the processor's memory."""
+        """Read images as they are stored, shape (batch, ..., height, width), into the processor's memory."""
         import torch
 
         return torch.from_numpy(np.array(self.pixels[rows]))
 
     def finish(self, stored: "Tensor", seed: int | None = None, *, first: int = 0, of: int | None = None) -> "Tensor":
-        """Change stored images on the device at random if there is a seed, and normalise them.
+        """Change stored images on the device at random if there is a seed, and prepare them.
 
         They may be a part of a batch: those from `first` on, of so many.
         """
-        grey = _as_grey(stored)
+        grey = self._as_grey(stored)
         return self.prepare(grey if seed is None else augment(grey, self.augmentation, seed, first=first, of=of))
 
     def grey(self, rows: np.ndarray) -> "Tensor":
-        """Read images as float32 in [0, 1] of shape (batch, 1, height, width) on the device."""
-        return _as_grey(self._stored(rows))
+        """Read images as float32 in [0, 1] on the device: (batch, 1 or slices, height, width)."""
+        return self._as_grey(self._stored(rows))
 
     def _stored(self, rows: np.ndarray) -> "Tensor":
         import torch
@@ -108,20 +123,49 @@ class PixelSource:
         places = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         return self.resident.index_select(0, on_device(places, self.placement.device))
 
+    def _as_grey(self, stored: "Tensor") -> "Tensor":
+        """Scale stored values to [0, 1]; of volumes only the slices that are looked at, each once."""
+        import torch
+
+        taken = stored.unsqueeze(1) if self.road is None else stored[:, self.road.read(str(stored.device))[0]]
+        return taken.float() / 255 if stored.dtype == torch.uint8 else taken.float()
+
     def prepare(self, grey: "Tensor") -> "Tensor":
-        """Repeat the grey channel and normalise each as the source wants; the result is channels-last."""
+        """Arrange grey values as the network takes them, and normalise each channel as its source wants.
+
+        Returns
+        -------
+        Tensor
+            Shape (batch, channels, height, width), channels-last, the grey channel repeated. Of volumes (batch, slices,
+            channels, height, width): repeated, too, or of neighbouring slices; for networks that are inflated, with
+            one channel, (batch, 1, slices, height, width).
+        """
         import torch
 
         mean = _channels(self.normalisation.mean, str(grey.device))
         deviation = _channels(self.normalisation.deviation, str(grey.device))
-        return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
+        if self.road is None:
+            return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
+        if self.road.name == "inflation":
+            volumes = _standardised(grey) if self.normalisation.of == "volume" else grey
+            return ((volumes - mean) / deviation).unsqueeze(1).contiguous(memory_format=torch.channels_last_3d)
+        colours = self.road.name == "slices_as_channels"
+        bags = grey[:, self.road.read(str(grey.device))[1]] if colours else grey.unsqueeze(2)
+        return (bags - mean) / deviation
 
 
-def _as_grey(stored: "Tensor") -> "Tensor":
+def _standardised(volumes: "Tensor") -> "Tensor":
+    """Give every volume mean 0 and standard deviation 1 over its voxels above 0, as MedicalNet's authors did.
+
+    They put random numbers in the place of the others; here these are what 0 becomes.
+    """
     import torch
 
-    values = stored.float().unsqueeze(1)
-    return values / 255 if stored.dtype == torch.uint8 else values
+    picture = (volumes > 0).float()
+    count = picture.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+    mean = (volumes * picture).sum(dim=(1, 2, 3), keepdim=True) / count
+    variance = (((volumes - mean) * picture) ** 2).sum(dim=(1, 2, 3), keepdim=True) / count
+    return (volumes - mean) / torch.sqrt(variance).clamp_min(1e-6)
 
 
 @functools.cache

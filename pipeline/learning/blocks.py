@@ -3,12 +3,15 @@
 A boundary is named by the first block behind it: everything before `layer4` is the lower part at the boundary
 `layer4`, and `layer4` with the head is the upper part. Parts share their modules, and the names of their parameters,
 with the whole network: to train the upper part is to train the network.
+
+A network over slices (one with a module `SLICES`) takes bags of images, (batch, slices, channels, height, width); its
+blocks see the slices of a batch as so many images, until the head pools them.
 """
 
 import functools
 from typing import TYPE_CHECKING
 
-from pipeline.learning.backbones import BACKBONES, FLATTEN, HEAD, WIDEN, fresh_head, head_of, pooling_of
+from pipeline.learning.backbones import BACKBONES, FLATTEN, HEAD, SLICES, WIDEN, fresh_head, head_of, pooling_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,8 +64,9 @@ def features_after_blocks(
     Returns
     -------
     tuple
-        For each of `feature_blocks` a float32 tensor (batch, features): the mean of each map over its pixels, and
-        after the last block exactly what enters the head. Then the maps at the boundary `keep`, or None.
+        For each of `feature_blocks` a float32 tensor (batch, features): the mean of each map over its pixels, and of
+        a bag also over its slices, and after the last block exactly what enters the head. Then the maps at the
+        boundary `keep`, or None.
     """
     blocks = BACKBONES[backbone].blocks
     found: list[Tensor] = []
@@ -72,7 +76,7 @@ def features_after_blocks(
         kept = values if block == keep else kept
         values = part(network, backbone, (block,))(values)
         if block != blocks[-2]:
-            found.append(_mean_of_maps(values))
+            found.append(_mean_of_maps(values.float().mean(dim=1) if is_over_slices(network) else values))
             if block == until:
                 return found, kept
     kept = values if keep == HEAD else kept
@@ -130,6 +134,15 @@ def _mean_of_maps(values: "Tensor") -> "Tensor":
 
 def _enters_head(network: "nn.Module", backbone: str, values: "Tensor") -> "Tensor":
     """Run the head but for its linear layer; maps are averaged in 32 bits, as `pipeline.learning.inference` does."""
+    if is_over_slices(network):
+        slices = values.shape[1]
+        each = _of_each(network, backbone, values.flatten(0, 1))
+        pooled: Tensor = network.get_submodule(SLICES)(_as_bags(each, slices))
+        return pooled
+    return _of_each(network, backbone, values)
+
+
+def _of_each(network: "nn.Module", backbone: str, values: "Tensor") -> "Tensor":
     if values.ndim == 2:
         return values.float()
     linear, pooling = head_of(network), pooling_of(network)
@@ -146,7 +159,14 @@ def part(network: "nn.Module", backbone: str, blocks: tuple[str, ...]) -> "nn.Mo
     """Give consecutive blocks of a network as a network of their own, with the same modules and names."""
     facts = BACKBONES[backbone]
     steps = [step for block, steps in zip(facts.blocks, facts.steps, strict=True) if block in blocks for step in steps]
-    return _part_class()(network, tuple(steps))
+    if is_over_slices(network) and HEAD in blocks:
+        steps.insert(len(steps) - 1, SLICES)  # before the linear layer, which is the last step of every backbone
+    return _part_class()(network, tuple(steps), takes_slices=is_over_slices(network))
+
+
+def is_over_slices(network: "nn.Module") -> bool:
+    """Tell whether a network takes bags of slices."""
+    return getattr(network, "takes_slices", False) or SLICES in dict(network.named_children())
 
 
 def _place(root: "nn.Module", name: str, module: "nn.Module") -> None:
@@ -161,6 +181,30 @@ def _place(root: "nn.Module", name: str, module: "nn.Module") -> None:
     root.add_module(last, module)
 
 
+def _as_images(bags: "Tensor") -> "Tensor":
+    """Let slices be images: (batch, slices, ...) becomes (batch times slices, ...), maps in channels-last order."""
+    import torch
+
+    images = bags.flatten(0, 1)
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def _as_bags(images: "Tensor", slices: int) -> "Tensor":
+    return images.reshape(-1, slices, *images.shape[1:])
+
+
+def _run(network: "nn.Module", values: "Tensor", steps: tuple[str, ...], slices: int) -> "Tensor":
+    """Run steps of a network, of bags with so many slices."""
+    for step in steps:
+        if step == FLATTEN:
+            values = values.flatten(1)
+        elif step == SLICES:
+            values = network.get_submodule(SLICES)(_as_bags(values, slices))
+        elif step != WIDEN:
+            values = network.get_submodule(step)(values)
+    return values
+
+
 @functools.cache
 def _part_class() -> "type[nn.Module]":
     import torch
@@ -169,27 +213,27 @@ def _part_class() -> "type[nn.Module]":
     class Part(nn.Module):
         """Consecutive steps of a network's forward pass, under the network's own names."""
 
-        def __init__(self, network: nn.Module, steps: tuple[str, ...]) -> None:
+        def __init__(self, network: nn.Module, steps: tuple[str, ...], *, takes_slices: bool) -> None:
             super().__init__()
             self.steps = steps
+            self.takes_slices = takes_slices
             for name in dict.fromkeys(step for step in steps if step not in (FLATTEN, WIDEN)):
                 _place(self, name, network.get_submodule(name))
 
         def forward(self, values: "Tensor") -> "Tensor":
+            if not self.takes_slices:
+                return self._whole(values, 1)
+            slices = values.shape[1]
+            found = self._whole(_as_images(values), slices)
+            return found if SLICES in self.steps else _as_bags(found, slices)
+
+        def _whole(self, values: "Tensor", slices: int) -> "Tensor":
             cut = self.steps.index(WIDEN) if WIDEN in self.steps else len(self.steps)
-            values = self._run(values, self.steps[:cut])
+            values = _run(self, values, self.steps[:cut], slices)
             if cut == len(self.steps):
                 return values
             with torch.autocast(device_type=values.device.type, enabled=False):
-                return self._run(values.float(), self.steps[cut:])
-
-        def _run(self, values: "Tensor", steps: tuple[str, ...]) -> "Tensor":
-            for step in steps:
-                if step == FLATTEN:
-                    values = torch.flatten(values, 1)
-                elif step != WIDEN:
-                    values = self.get_submodule(step)(values)
-            return values
+                return _run(self, values.float(), self.steps[cut:], slices)
 
     return Part
 
@@ -206,6 +250,9 @@ def _early_class() -> "type[nn.Module]":
             super().__init__()
             self.backbone = backbone
             self.used = used
+            self.takes_slices = is_over_slices(network)
+            if self.takes_slices:
+                self.add_module(SLICES, network.get_submodule(SLICES))
             old = head_of(network)
             for name in (step for steps in BACKBONES[backbone].steps for step in steps):
                 if name not in (FLATTEN, WIDEN):

@@ -17,7 +17,7 @@ from pipeline.core.progress import format_duration, say
 from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.averaging import WeightAverage
-from pipeline.learning.backbones import block_of, head_of
+from pipeline.learning.backbones import SLICES, block_of, head_of
 from pipeline.learning.batches import Inputs, shuffled_batches
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.criteria import Criterion, calibrated_loss, validation_auroc
@@ -29,7 +29,7 @@ from pipeline.learning.memory import announce, forecast
 from pipeline.learning.recipes import Recipe, learning_rate_at, opening_share
 from pipeline.learning.resumption import Run
 from pipeline.learning.strategies import BlockPlan
-from pipeline.learning.transfer import on_device
+from pipeline.learning.transfer import network_on_device, on_device
 
 if TYPE_CHECKING:
     import torch
@@ -149,9 +149,7 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
     TrainingInterruptedError
         If the process was asked to end; the state is saved.
     """
-    import torch
-
-    network.to(data.inputs.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network_on_device(network, data.inputs.placement.device)
     run = _begin(network, data, recipe, task)
     saved = states.latest()
     if saved is not None:
@@ -326,11 +324,14 @@ def _optimiser(
     groups, names = [], []
     for block in task.plan:
         of_block = [name for name in trained if block_of(name, task.backbone) == block.name]
-        for is_matrix in (True, False):
-            members = [name for name in of_block if (parameters[name].ndim > 1) == is_matrix]
+        for is_matrix, is_new in ((True, False), (False, False), (True, True), (False, True)):
+            kind = (is_matrix, is_new)
+            members = [name for name in of_block if (parameters[name].ndim > 1, name.startswith(SLICES)) == kind]
             if members:
                 names += members
-                facts = {"rate": block.rate, "first_epoch": block.first_epoch}
+                # The pooling of slices is in no source: it learns as fast as a network from random weights.
+                share = RANDOM_START_FACTOR if is_new and task.is_pretrained else 1.0
+                facts = {"rate": share * block.rate, "first_epoch": block.first_epoch}
                 decay = recipe.weight_decay if is_matrix else 0.0
                 groups.append({"params": [parameters[name] for name in members], "weight_decay": decay, **facts})
     # Fused: one pass over memory for each parameter instead of six, also on processors.

@@ -19,7 +19,7 @@ from pipeline.learning.interruption import end_if_asked
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-INFERENCE_BATCH = 64  # fixed, so that results do not depend on the training batch
+INFERENCE_BATCH = 64  # images or slices; fixed, so that results do not depend on the training batch
 
 
 def predict_logits(
@@ -83,7 +83,7 @@ def pooled_features(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> n
 
 def _pooled(network: "nn.Module", inputs: Inputs, rows: np.ndarray, seed: int | None = None) -> "Iterator[Tensor]":
     network.eval()
-    batches = plain_batches(rows, INFERENCE_BATCH)
+    batches = plain_batches(rows, max(1, INFERENCE_BATCH // inputs.looks))
     seeds = None if seed is None else [derive_seed(seed, index) for index in range(len(batches))]
     for taken in feed(inputs, batches, seeds):
         end_if_asked()

@@ -16,7 +16,7 @@ from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, FoldRole, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES, HEAD, block_of, replace_head
+from pipeline.learning.backbones import BACKBONES, HEAD, block_of
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
 from pipeline.learning.batches import PixelSource
@@ -35,10 +35,12 @@ from pipeline.learning.finetuning import (
 from pipeline.learning.inference import mean_probability_logits, pooled_features, predict_logits
 from pipeline.learning.probe import check_classes, fit_head, install_head
 from pipeline.learning.recipes import Recipe
+from pipeline.learning.roads import Road, network_for, normalisation_for
 from pipeline.learning.sources import Normalisation
 from pipeline.learning.strategies import STRATEGIES, BlockPlan, Head, Strategy, banked
 from pipeline.learning.sweep import ProbeData
-from pipeline.learning.weights import RANDOM, VerifiedWeights, build_network
+from pipeline.learning.transfer import network_on_device
+from pipeline.learning.weights import RANDOM, VerifiedWeights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +57,7 @@ class Study:
     roles
         The rows of the fold table that belong to this fold.
     pixels
-        Stored images, shape (images, height, width).
+        Stored images, shape (images, height, width), or volumes, (volumes, slices, height, width).
     pixels_sha256
         Digest of the stored images, part of the resumable state's key.
     code
@@ -70,6 +72,8 @@ class Study:
         Time after which a state is written in the middle of an epoch.
     bank
         What frozen blocks make of the images, for the strategies that it serves; None: there is none.
+    road
+        How volumes are looked at; None for images.
     """
 
     classes: tuple[str, ...]
@@ -88,6 +92,7 @@ class Study:
     head: Head = "last"
     state_minutes: float = 10.0
     bank: BankManifest | None = None
+    road: Road | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,9 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         weights_licence=used.licence,
         **_sizes(cuts[0].whole, study, plan),
         head_blocks=cuts[0].blocks or feature_blocks(study.backbone)[-1:],
-        image_size=study.pixels.shape[1],
+        image_size=study.pixels.shape[-1],
+        road=study.road.name if study.road else "",
+        slices=study.road.slices if study.road else 1,
         networks=len(cuts),
         epochs=len(courses[0].history),
         best_epoch=courses[0].best_epoch,
@@ -165,7 +172,8 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     )
     predictions = _predict(cuts, name, study)
     networks = tuple(cut.whole for cut in cuts)
-    return Outcome(networks, courses[0].history, predictions, summary, used.normalisation)
+    normalisation = normalisation_for(study.road, used.normalisation)
+    return Outcome(networks, courses[0].history, predictions, summary, normalisation)
 
 
 class _Member(NamedTuple):
@@ -206,8 +214,14 @@ def _train(
 ) -> tuple[Cut, Tuned]:
     """Train one network, and take the class weights out of its head again."""
     seed = member.seed(study)
-    network = build_network(study.backbone, used, seed=derive_seed(seed, "initialisation", study.fold))
-    replace_head(network, len(study.classes), derive_seed(seed, "head", study.fold))
+    network = network_for(
+        study.road,
+        study.backbone,
+        used,
+        len(study.classes),
+        seed=derive_seed(seed, "initialisation", study.fold),
+        head_seed=derive_seed(seed, "head", study.fold),
+    )
     cut = _cut(name, network, data, study, used, derive_seed(seed, "head", study.fold))
     data = replace(data, inputs=cut.inputs)
     # Fine-tuning starts from the probe: with a random head, the first steps would distort the source's features
@@ -276,7 +290,15 @@ def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
         for role in ("train", "validation")
     }
     return FoldData(
-        inputs=settle(PixelSource(study.pixels, weights.normalisation, study.placement, study.augmentation)),
+        inputs=settle(
+            PixelSource(
+                study.pixels,
+                normalisation_for(study.road, weights.normalisation),
+                study.placement,
+                study.augmentation,
+                road=study.road,
+            )
+        ),
         train_rows=rows["train"],
         train_classes=truth["train"],
         validation_rows=rows["validation"],
@@ -287,9 +309,7 @@ def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
 
 def _fit_probe(network: "nn.Module", data: FoldData) -> None:
     """Fit the head to the network's features as they are."""
-    import torch
-
-    network.to(data.inputs.placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network_on_device(network, data.inputs.placement.device)
     train = pooled_features(network, data.inputs, data.train_rows)
     validation = pooled_features(network, data.inputs, data.validation_rows)
     head = fit_head(train, data.train_classes, validation, data.validation_classes, data.class_weights)
@@ -335,6 +355,7 @@ def _key(name: str, seed: int, study: Study, weights: VerifiedWeights) -> str:
         "recipe": asdict(study.recipe),
         "augmentation": asdict(study.augmentation),
         "bank": bank.key if (bank := _bank_of(name, study)) else "",
+        "road": asdict(study.road) if study.road else None,
         "placement": study.placement,
         "device": _device_name(study.placement),
         "software": numerical(versions()),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def on_device(values: "Tensor", device: "str | torch.device") -> "Tensor":
@@ -12,3 +12,12 @@ def on_device(values: "Tensor", device: "str | torch.device") -> "Tensor":
     if str(device).startswith("cuda") and not values.is_cuda:
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
+
+
+def network_on_device(network: "nn.Module", device: "str | torch.device") -> None:
+    """Move a network, in place, with its kernels in channels-last order, for images or for volumes."""
+    import torch
+
+    has_depth = any(parameter.ndim == 5 for parameter in network.parameters())
+    order = torch.channels_last_3d if has_depth else torch.channels_last
+    network.to(device, memory_format=order)  # type: ignore[call-overload]

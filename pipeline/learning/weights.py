@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import WeightsError
-from pipeline.learning.backbones import BACKBONES, HEAD, block_of, recognise
+from pipeline.learning.backbones import BACKBONES, HEAD, SLICES, block_of, recognise
 from pipeline.learning.layouts import Layout, unwrap, with_usual_epsilon
 from pipeline.learning.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
 from pipeline.learning.weight_files import (
@@ -144,11 +144,15 @@ def build_network(backbone: str, weights: VerifiedWeights, *, seed: int) -> "nn.
 
 
 def source_state(weights: VerifiedWeights) -> dict[str, "Tensor"]:
-    """Read the tensors of a verified file by torchvision's names, for PyTorch's usual batch normalisation."""
+    """Read the tensors of a verified file by torchvision's names, for PyTorch's usual batch normalisation.
+
+    Of a run on slices of volumes, the pooling is left out: like the head, it belongs to the task.
+    """
     if weights.path is None:
         return {}
+    left_out = (*weights.left_out, f"{SLICES}.")
     state = unwrap(read_state(weights.path), weights.layout)
-    state = {name: value for name, value in state.items() if not name.startswith(weights.left_out)}
+    state = {name: value for name, value in state.items() if not name.startswith(left_out)}
     return with_usual_epsilon(state, weights.epsilon)
 
 
@@ -257,6 +261,10 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
         what = "the checkpoint does not say what it was made from and how its inputs were normalised"
         remedy = "train it again with this version"
         raise WeightsError(what, where=str(path), remedy=remedy) from error
+    if facts.get("volumes", {}).get("road") == "inflation":
+        what = "the checkpoint holds an inflated network, which is no source for another task"
+        remedy = "start from what it started from, or from a study on the road attention or slices_as_channels"
+        raise WeightsError(what, where=str(path), remedy=remedy)
     if backbone != choice.backbone:
         what = f"the checkpoint holds {backbone}, and the study asks for {choice.backbone}"
         raise WeightsError(what, where=str(path), remedy=f"set train.backbone to {backbone}")

@@ -4,6 +4,7 @@ The sentences describe what the stages do; whoever changes a stage changes its s
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pipeline.reporting import vocabulary
 from pipeline.reporting.document import MethodParagraph
@@ -53,6 +54,39 @@ def images_prepared(size: int, scaling: str, stored_as: str) -> MethodParagraph:
     return MethodParagraph(heading="Preparation", text=text)
 
 
+def volumes_prepared(
+    slices: int,
+    size: int,
+    plane: str,
+    spacings_mm: tuple[float | None, float | None],
+    *,
+    scaling: str,
+    stored_as: str,
+) -> MethodParagraph:
+    """Say how volumes became arrays (stage preprocess).
+
+    Parameters
+    ----------
+    slices, size, plane
+        Of the grid.
+    spacings_mm
+        Between slices and between pixels; None: so that the whole volume fits.
+    scaling, stored_as
+        As for images.
+    """
+    along, across = (
+        f"{significant(one)} mm apart" if one else f"as far apart as it takes for the whole {whole} to fit"
+        for one, whole in zip(spacings_mm, ("volume", "slice"), strict=True)
+    )
+    text = (
+        "Slices were put together into volumes, whose geometry was proved by the position that each slice states. "
+        f"Values were scaled by {scaling}, each volume by itself, and interpolated (linearly, after averaging where "
+        f"the grid is coarser) on a grid around the volume's centre that stands straight in the patient: {slices} "
+        f"{plane} slices, {along}, of {size} × {size} pixels, {across}. They were stored as {stored_as}."
+    )
+    return MethodParagraph(heading="Preparation", text=text)
+
+
 def percentile_scaling(low: float, high: float) -> str:
     """Name a scaling by percentiles."""
     return f"percentiles {significant(low)} and {significant(high)} of its own values"
@@ -89,7 +123,40 @@ def patients_divided(folds: int, validation_fraction: float, unit: str, hash_dis
     return MethodParagraph(heading="Folds", text=text)
 
 
-def network(backbone: str, weights: str, strategies: Sequence[tuple[str, str]]) -> MethodParagraph:
+class VolumesSeen(NamedTuple):
+    """How volumes were brought to a network: the road, slices (or groups) looked at, how kernels got their depth."""
+
+    road: str
+    slices: int
+    inflation: str
+
+    def in_words(self, weights: str) -> str:
+        """Say it, for a network that started from these weights."""
+        slices = counted(self.slices, "slice")
+        if self.road == "slices_as_channels":
+            return (
+                f"Of each volume it saw {counted(self.slices, 'group')} of three neighbouring slices, in the place of "
+                "the three colours, evenly spread over the volume; their features were averaged (2.5D), so that each "
+                "volume has one prediction."
+            )
+        if self.road == "attention":
+            return (
+                f"Of each volume it saw {slices}, one by one; their features were averaged with weights that a gated "
+                "attention learned (multiple-instance learning, arXiv:1802.04712), equal at the start, so that each "
+                "volume has one prediction."
+            )
+        whole = f"It saw each volume as a whole ({slices}, one grey channel)"
+        if weights == "random":
+            return f"{whole}."
+        if weights == "medicalnet":
+            return f"{whole}, brought to mean 0 and standard deviation 1 over its voxels above the lowest value."
+        spread = "the middle slice of its depth" if self.inflation == "centre" else "all slices of its depth evenly"
+        return f"{whole}; kernels made for images were given a depth, each put into {spread}."
+
+
+def network(
+    backbone: str, weights: str, strategies: Sequence[tuple[str, str]], volumes: VolumesSeen | None = None
+) -> MethodParagraph:
     """Say which network was trained, from where, and how (stage train).
 
     Parameters
@@ -100,14 +167,18 @@ def network(backbone: str, weights: str, strategies: Sequence[tuple[str, str]]) 
         The source of the weights.
     strategies
         Name and description in words of each strategy, the study's own first.
+    volumes
+        How volumes were brought to it; None for images.
     """
     is_random = weights == "random"
+    dimensions = "three" if volumes and volumes.road == "inflation" else "two"
+    seen = f" {volumes.in_words(weights)}" if volumes else ""
     start = "random weights (no transfer)" if is_random else f"weights from {vocabulary.weights(weights)}"
     ways = "In the one strategy trained," if len(strategies) == 1 else "Strategies, all on the same folds:"
     told = "; ".join(f"“{name}”: {words}" for name, words in strategies)
     text = (
-        f"The network is a two-dimensional {backbone.replace('resnet', 'ResNet-')}; it started from {start}, and "
-        f"its last layer was replaced by one for the study's classes. {ways} {told}."
+        f"The network is a {dimensions}-dimensional {backbone.replace('resnet', 'ResNet-')}; it started from {start}, "
+        f"and its last layer was replaced by one for the study's classes.{seen} {ways} {told}."
     )
     return MethodParagraph(heading="Network", text=text)
 

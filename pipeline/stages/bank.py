@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cohort.kinds import require_one_kind
 from pipeline.config import BankSettings, Config
 from pipeline.core.artefacts import read_table, write_document
-from pipeline.core.errors import ConfigError, TrainingError
+from pipeline.core.errors import ConfigError
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Image
@@ -19,9 +20,10 @@ from pipeline.learning.batches import PixelSource
 from pipeline.learning.blocks import boundary_of
 from pipeline.learning.checkpoints import locked
 from pipeline.learning.devices import choose_placement
+from pipeline.learning.roads import choose_road, network_for, normalisation_for
 from pipeline.learning.strategies import STRATEGIES, banked
 from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import WeightsChoice, build_network, verify
+from pipeline.learning.weights import WeightsChoice, verify
 from pipeline.train_settings import TrainSettings
 
 
@@ -48,9 +50,7 @@ def bank(
         the list of the shards
     """
     index = read_table(images, Image)
-    if any(image.volume_file for image in index):
-        what = "volumes can be prepared as NIfTI files, but not yet trained on"
-        raise TrainingError(what, where=str(images), remedy="take projection images (ingest.modalities: [CR, DX])")
+    require_one_kind(index)
     order = make_order(
         train,
         open_pixels(pixels, len(index)),
@@ -97,14 +97,17 @@ def make_order(
             file=train.weights.file,
             sha256=train.weights.sha256,
             licence=train.weights.licence,
+            dimensions=train.dimensions,
         )
     )
+    road = choose_road(pixels, **train.volumes.model_dump())
+    augmentation = Augmentation(**train.augmentation.model_dump())
     placement = choose_placement(train.device, train.precision, threads)
     say(f"bank: {train.backbone} from {weights.source} on {placement.device}, {placement.precision}, {threads} threads")
     return BankOrder(
-        network=build_network(train.backbone, weights, seed=seed),
+        network=network_for(road, train.backbone, weights, 2, seed=seed, head_seed=seed),
         backbone=train.backbone,
-        source=PixelSource(pixels, weights.normalisation, placement, Augmentation(**train.augmentation.model_dump())),
+        source=PixelSource(pixels, normalisation_for(road, weights.normalisation), placement, augmentation, road=road),
         weights=weights,
         pixels_sha256=pixels_sha256,
         boundary=boundary,
@@ -126,7 +129,9 @@ def order_of_study(study: Config, results: Path, threads: int) -> BankOrder:
         what = "the study starts from random weights, so that nothing is transferred"
         raise ConfigError(what, where="train.weights", remedy="name a source of weights")
     pixels = results / "images" / "pixels.npy"
-    stored = open_pixels(pixels, len(read_table(results / "images.tsv", Image)))
+    index = read_table(results / "images.tsv", Image)
+    require_one_kind(index)
+    stored = open_pixels(pixels, len(index))
     return make_order(
         study.train, stored, file_digest(pixels), boundary=None, views=0, seed=study.seed, threads=threads
     )

@@ -1,11 +1,11 @@
-"""Bring every image to one size and range, and every volume to a file with its place in the patient."""
+"""Bring every image and volume to one size and range, and every volume also to a file with its place in the patient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from pipeline.core.volume import Volume
 from pipeline.dicom.decoding.pixels import PixelData, PixelReadError, read_pixels
 from pipeline.dicom.slices.volumes import read_slices, slices_geometry
 from pipeline.imaging.digest import pixel_sha256
+from pipeline.imaging.grid import Grid, put_on_grid
 from pipeline.imaging.nifti import flush, read_volume, write_volume
 from pipeline.imaging.pixel_store import PixelStoreWriter
 from pipeline.imaging.stacking import Slice, prove, stacked
@@ -28,6 +29,7 @@ from pipeline.imaging.steps import (
     PlanarImage,
     ScalePercentiles,
     ScaleWindow,
+    Scaling,
     padding_mask,
     standard_steps,
 )
@@ -37,10 +39,20 @@ STAGE = "preprocess"
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of one series: records with their stored pixels (None for a volume), and findings."""
+    """What became of one series: records with their stored pixels, and findings."""
 
-    images: Sequence[tuple[Image, NDArray[Any] | None]]
+    images: Sequence[tuple[Image, NDArray[Any]]]
     findings: Sequence[Finding]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What values and shape the stored pixels get."""
+
+    steps: tuple[AnyStep, ...]
+    scaling: Scaling
+    grid: Grid
+    dtype: Literal["uint8", "float16"]
 
 
 def preprocess(
@@ -59,33 +71,36 @@ def preprocess(
     """Process the series that passed the quality check.
 
     Images stand in `pixels` in the order of their pixel digests, which does not depend on the secret key, nor
-    on the names or the order of the files.
+    on the names or the order of the files. Those of volumes are stored on their grid if there are no images beside
+    them: an array has one shape, and a network takes one of the two.
     """
     checked = read_table(quality, Finding)
     left_out = frozenset(one.unit_id for one in checked if one.severity == "excluded" or one.unit == "image")
     listed = [one for one in read_table(series, Series) if one.name not in left_out]
     size = sum(one.instances * one.rows * one.columns for one in listed)
     volumes.mkdir(parents=True, exist_ok=True)
-    work = partial(_process, folder=dicom, left_out=left_out, steps=_steps(settings), volumes=volumes)
+    work = partial(_process, folder=dicom, left_out=left_out, form=_form(settings), volumes=volumes)
     needs_decoder = attrgetter("is_compressed")
     progress = Progress("preprocess: series", len(listed))
     flat: list[Image] = []
     stacked: list[Image] = []
     findings: list[Finding] = []
-    with PixelStoreWriter(pixels, size=settings.size, dtype=settings.dtype) as store:
+    with (
+        PixelStoreWriter(pixels, size=settings.size, dtype=settings.dtype) as store,
+        PixelStoreWriter(pixels, size=settings.size, dtype=settings.dtype, slices=settings.volume.slices) as grids,
+    ):
         for outcome in map_series(
             work, listed, pixels=size, threads=threads, on_crash=_failed, needs_decoder=needs_decoder
         ):
             for image, stored in outcome.images:
-                if stored is None:
-                    stacked.append(image)
-                else:
-                    flat.append(image.model_copy(update={"row": store.append(stored)}))
+                found, writer = (stacked, grids) if image.volume_file else (flat, store)
+                found.append(image.model_copy(update={"row": writer.append(stored)}))
             findings += outcome.findings
             progress.advance()
         flat.sort(key=_content)
-        store.store([image.row for image in flat])
-    stacked.sort(key=_content)
+        stacked.sort(key=_content)
+        chosen, writer = (flat, store) if flat or not stacked else (stacked, grids)
+        writer.store([image.row for image in chosen])
     flush(volumes / image.volume_file for image in stacked)
     write_table(images, Image, [*_numbered(flat), *_numbered(stacked)])
     write_table(unreadable, Finding, findings)
@@ -103,14 +118,15 @@ def preprocess(
     say(f"preprocess: {len(flat)} images and {len(stacked)} volumes from {step.left} of {step.entered} series")
 
 
-def _steps(settings: PreprocessSettings) -> tuple[AnyStep, ...]:
+def _form(settings: PreprocessSettings) -> _Form:
     chosen = settings.intensity
-    scaling = (
+    scaling: Scaling = (
         ScalePercentiles(chosen.low, chosen.high)
         if isinstance(chosen, PercentileScaling)
         else ScaleWindow(chosen.centre, chosen.width)
     )
-    return standard_steps(scaling=scaling, size=settings.size, dtype=settings.dtype)
+    steps = standard_steps(scaling=scaling, size=settings.size, dtype=settings.dtype)
+    return _Form(steps, scaling, Grid(size=settings.size, **settings.volume.model_dump()), settings.dtype)
 
 
 def _content(image: Image) -> tuple[str, str]:
@@ -121,16 +137,14 @@ def _numbered(images: Sequence[Image]) -> list[Image]:
     return [image.model_copy(update={"row": row}) for row, image in enumerate(images)]
 
 
-def _process(
-    series: Series, *, folder: Path, left_out: frozenset[str], steps: tuple[AnyStep, ...], volumes: Path
-) -> _Outcome:
+def _process(series: Series, *, folder: Path, left_out: frozenset[str], form: _Form, volumes: Path) -> _Outcome:
     """Process one series; whatever goes wrong with it is a finding, unless it is the disk or our own files."""
     try:
         paths = list_files(folder / series.name, ".dcm", series.instances)
         if series.kind == "volume":
             proved = _finding(series, "GEOMETRY_PROVED").model_copy(update={"severity": "noted"})
-            return _Outcome([(_volume(series, paths, volumes), None)], [proved])
-        return _images(series, [path for path in paths if path.stem not in left_out], steps)
+            return _Outcome([_volume(series, paths, form, volumes)], [proved])
+        return _images(series, [path for path in paths if path.stem not in left_out], form.steps)
     except PixelReadError as error:
         return _failed(series, error.code)
     except PipelineError:
@@ -155,7 +169,7 @@ def _finding(series: Series, code: str, *, image: str = "") -> Finding:
 
 def _images(series: Series, paths: Sequence[Path], steps: tuple[AnyStep, ...]) -> _Outcome:
     """Process images that stand alone; the series is left out if all of them fail."""
-    done: list[tuple[Image, NDArray[Any] | None]] = []
+    done: list[tuple[Image, NDArray[Any]]] = []
     failed: dict[str, str] = {}
     for path in paths:
         try:
@@ -222,19 +236,22 @@ def write_proved(paths: Sequence[Path], file: Path) -> tuple[Volume, PixelData]:
     return volume, slices[0]
 
 
-def _volume(series: Series, paths: Sequence[Path], volumes: Path) -> Image:
+def _volume(series: Series, paths: Sequence[Path], form: _Form, volumes: Path) -> tuple[Image, NDArray[Any]]:
     file = f"{series.name}.nii"
     volume, first = write_proved(paths, volumes / file)
-    return _record(
+    stored = put_on_grid(volume, form.grid, form.scaling, form.dtype, padding=first.padding)
+    image = _record(
         series,
         first,
         image_id=series.name,
         volume_file=file,
         source_slices=len(paths),
-        intensity_low=float(volume.array.min()),
-        intensity_high=float(volume.array.max()),
+        grid_spacing_mm=stored.spacing_mm,
+        intensity_low=stored.intensity[0],
+        intensity_high=stored.intensity[1],
         pixel_sha256=pixel_sha256(volume.array),
     )
+    return image, stored.pixels
 
 
 def _record(series: Series, pixels: PixelData, **own: Any) -> Image:

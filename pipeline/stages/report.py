@@ -13,6 +13,7 @@ from pipeline.learning.strategies import STRATEGIES
 from pipeline.reporting import methods
 from pipeline.reporting.document import MethodParagraph, Setting, StudyText, as_bytes, compose
 from pipeline.reporting.render import DOCUMENT, render, replace_files
+from pipeline.train_settings import TrainSettings
 
 _A_PATH = "(a path, not printed)"
 
@@ -56,16 +57,17 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
     done = {"full": "scratch"} if train.weights.source == "random" else {}
     strategies = [(name, STRATEGIES[done.get(name, name)].in_words) for name in names]
     rule = results.strategies[0].operating_point.rule
+    seen = _volumes_seen(train, results)
     return (
         methods.images_found(settings.ingest.modalities, settings.ingest.max_instance_mb),
         methods.identifiers_removed(settings.deidentify.max_date_shift_days),
         methods.quality_checked(
             quality.min_size, quality.min_slices, quality.min_contrast, quality.max_saturated_fraction
         ),
-        methods.images_prepared(settings.preprocess.size, _scaling(settings.preprocess), settings.preprocess.dtype),
+        _preparation(settings.preprocess, has_volumes=seen is not None),
         methods.labels_matched(label.key, label.classes, label.on_contradiction, label.on_unknown_class),
         methods.patients_divided(split.folds, split.validation_fraction, split.unit, split.max_hash_distance),
-        methods.network(train.backbone, train.weights.source, strategies),
+        methods.network(train.backbone, train.weights.source, strategies, seen),
         methods.optimisation(
             loss=methods.loss(
                 train.label_smoothing,
@@ -85,6 +87,25 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
         ),
         methods.augmentation(**train.augmentation.model_dump(), views=train.views),
         methods.numbers_made(results.aggregation, rule, results.bootstrap_replicates, settings.evaluate.confidence),
+    )
+
+
+def _volumes_seen(train: TrainSettings, results: Evaluation) -> methods.VolumesSeen | None:
+    """Give how volumes were brought to the network; None for a study of images."""
+    trained = results.strategies[0].training
+    if not trained or not trained[0].road:
+        return None
+    return methods.VolumesSeen(trained[0].road, trained[0].slices, train.volumes.inflation)
+
+
+def _preparation(settings: PreprocessSettings, *, has_volumes: bool) -> MethodParagraph:
+    if not has_volumes:
+        return methods.images_prepared(settings.size, _scaling(settings), settings.dtype)
+    grid = settings.volume
+    spacings = (grid.slice_spacing_mm, grid.pixel_spacing_mm)
+    scaling = _scaling(settings)
+    return methods.volumes_prepared(
+        grid.slices, settings.size, grid.plane, spacings, scaling=scaling, stored_as=settings.dtype
     )
 
 

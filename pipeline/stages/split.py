@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cohort.duplicates import drop_copies, find_similar, name_groups
+from pipeline.cohort.kinds import require_one_kind
 from pipeline.cohort.splits import Division, assert_all_tested, assert_no_leakage, divide
 from pipeline.config import SplitSettings
 from pipeline.core.artefacts import read_table, write_table
@@ -55,9 +56,10 @@ def split(
     Raises
     ------
     CohortError
-        If there are too few patients or sites for the folds.
+        If there are too few patients or sites for the folds, or images beside volumes.
     """
     index = read_table(images, Image)
+    require_one_kind(index)
     classes = {row.image_id: row.label for row in read_table(labels, Label)}
     labelled = [image for image in index if image.image_id in classes]
     if len(labelled) != len(classes):

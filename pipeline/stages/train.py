@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.cohort.kinds import require_one_kind
 from pipeline.cohort.splits import assert_no_leakage
 from pipeline.core.artefacts import read_document, read_table, write_table
-from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
@@ -16,10 +16,11 @@ from pipeline.learning.checkpoints import locked, write_checkpoint
 from pipeline.learning.devices import choose_placement
 from pipeline.learning.interruption import interruptible
 from pipeline.learning.recipes import Recipe
+from pipeline.learning.roads import choose_road
 from pipeline.learning.strategies import banked
 from pipeline.learning.training import Outcome, Study, train_strategy
 from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import WeightsChoice, verify
+from pipeline.learning.weights import VerifiedWeights, WeightsChoice, verify
 from pipeline.train_settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def train(
     """Train every strategy of the study in one fold; the study's own comes first and gives the checkpoint."""
     roles = read_table(folds, FoldRole)
     index = read_table(images, Image)
-    if any(image.volume_file for image in index):
-        what = "volumes can be prepared as NIfTI files, but not yet trained on"
-        raise TrainingError(what, where=str(images), remedy="take projection images (ingest.modalities: [CR, DX])")
+    require_one_kind(index)
+    stored = open_pixels(pixels, len(index))
+    road = choose_road(stored, **settings.volumes.model_dump())
     assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in index})
     weights = verify(
         WeightsChoice(
@@ -57,6 +58,7 @@ def train(
             file=settings.weights.file,
             sha256=settings.weights.sha256,
             licence=settings.weights.licence,
+            dimensions=settings.dimensions,
         )
     )
     study = Study(
@@ -64,7 +66,7 @@ def train(
         roles=tuple(role for role in roles if role.fold == fold),
         fold=fold,
         seed=seed,
-        pixels=open_pixels(pixels, len(index)),
+        pixels=stored,
         pixels_sha256=file_digest(pixels),
         backbone=settings.backbone,
         recipe=_recipe(settings),
@@ -76,10 +78,9 @@ def train(
         head=settings.head,
         state_minutes=settings.state_minutes,
         bank=_bank(bank, settings),
+        road=road,
     )
-    place = study.placement
-    started = f"{weights.source} ({weights.ancestry})" if weights.ancestry else weights.source
-    say(f"train: fold {fold} on {place.device}, {place.precision}, {threads} threads, weights {started}")
+    _announce(study, weights)
     with locked(state), interruptible():
         names = dict.fromkeys((settings.strategy, *settings.compare))
         outcomes = [train_strategy(name, study, weights, state) for name in names]
@@ -87,6 +88,14 @@ def train(
     write_table(predictions, Prediction, [row for outcome in outcomes for row in outcome.predictions])
     write_table(training, TrainingSummary, [outcome.summary for outcome in outcomes])
     _write_networks(checkpoint, outcomes[0], seed, weights.ancestry)
+
+
+def _announce(study: Study, weights: VerifiedWeights) -> None:
+    place = study.placement
+    started = f"{weights.source} ({weights.ancestry})" if weights.ancestry else weights.source
+    road = f", volumes by {study.road.name} ({study.road.slices} looks each)" if study.road else ""
+    where = f"{place.device}, {place.precision}, {place.threads} threads"
+    say(f"train: fold {study.fold} on {where}, weights {started}{road}")
 
 
 def _bank(path: Path, settings: TrainSettings) -> BankManifest | None:
@@ -120,7 +129,8 @@ def _write_networks(path: Path, outcome: Outcome, seed: int, ancestry: str) -> N
     facts = summary.model_dump(mode="json", exclude={"seconds", "processor_seconds", "software"})
     inputs = outcome.normalisation._asdict()
     is_descendant = summary.weights_source == "run"
-    more = {"seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}
+    volumes = {"volumes": {"road": summary.road, "slices": summary.slices}} if summary.road else {}
+    more = {**volumes, "seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}
     write_checkpoint(path, _tensors(outcome), {**facts, **more})
 
 

@@ -38,6 +38,29 @@ def test_random_weights_are_no_transfer():
     assert "no transfer" not in methods.network("resnet18", "imagenet", strategies).text
 
 
+def test_the_road_of_volumes_is_told():
+    told = {
+        (road, weights): methods.network(
+            "resnet18", weights, [("full", "x")], methods.VolumesSeen(road, 8, "mean")
+        ).text
+        for road in ("slices_as_channels", "attention", "inflation")
+        for weights in ("imagenet", "medicalnet", "random")
+    }
+    assert "8 groups of three neighbouring slices" in told["slices_as_channels", "imagenet"]
+    assert "two-dimensional" in told["attention", "imagenet"]
+    assert "attention learned" in told["attention", "imagenet"]
+    assert "three-dimensional" in told["inflation", "random"]
+    assert "all slices of its depth evenly" in told["inflation", "imagenet"]
+    assert "standard deviation 1" in told["inflation", "medicalnet"]
+    assert "depth" not in told["inflation", "medicalnet"] + told["inflation", "random"]
+
+
+def test_the_grid_of_volumes_is_told():
+    text = methods.volumes_prepared(32, 128, "axial", (5.0, None), scaling="a window", stored_as="uint8").text
+    assert "32 axial slices, 5 mm apart, of 128 × 128 pixels" in text
+    assert "whole slice to fit" in text
+
+
 def test_whole_sites_are_told_from_patients():
     assert "by whole sites" in methods.patients_divided(4, 0.2, "site", 4).text
     assert "4 folds by patients" in methods.patients_divided(4, 0.2, "patient", 4).text

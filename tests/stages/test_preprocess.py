@@ -302,7 +302,7 @@ def test_a_file_that_vanished_stops_the_stage(study):
 
 def test_no_series_at_all(study):
     assert _preprocess(study) == []
-    assert _pixels(study).shape == (0, 32, 32)
+    assert _pixels(study).shape == (1, 32, 32, 32)
     assert (study.folder / "images" / "volumes").is_dir()
 
 
@@ -318,7 +318,7 @@ def test_a_volume_holds_every_voxel_where_it_belongs(study):
     assert (image.source_rows, image.source_columns, image.source_slices) == (64, 72, 10)
     assert image.pixel_spacing_mm == (0.8, 0.6)
     assert (image.sop_uid, image.perceptual_hash) == ("", "")
-    assert _pixels(study).shape == (0, 32, 32)
+    assert _pixels(study).shape == (1, 32, 32, 32)
     nifti = nib.load(study.folder / "images" / "volumes" / image.volume_file)
     stored = np.asarray(nifti.dataobj)
     assert stored.dtype == np.int16
@@ -329,7 +329,7 @@ def test_a_volume_holds_every_voxel_where_it_belongs(study):
     assert np.abs(found - found.round()).max() < 0.01
     expected = np.stack([plane.T.astype(int) - 24 for plane in values], axis=-1)
     np.testing.assert_array_equal(stored[tuple(np.moveaxis(found.round().astype(int), -1, 0))], expected)
-    assert (image.intensity_low, image.intensity_high) == (expected.min(), expected.max())
+    assert (image.intensity_low, image.intensity_high) == tuple(np.percentile(expected, [0.5, 99.5]))
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1001, 20_000_000), (1, 20_000_000), (100_003, 0)])
@@ -341,7 +341,6 @@ def test_large_whole_numbers_reach_the_file_exactly(study, slope, intercept):
     assert stored.dtype == np.int32
     expected = np.stack(values).astype(np.int64) * slope + intercept
     np.testing.assert_array_equal(np.sort(stored, axis=None), np.sort(expected, axis=None))
-    assert (image.intensity_low, image.intensity_high) == (expected.min(), expected.max())
 
 
 def test_large_whole_numbers_beside_fractions_are_no_volume(study):

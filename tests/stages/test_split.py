@@ -167,6 +167,13 @@ def test_volumes_are_divided_without_pixels(tmp_path):
     assert not findings
 
 
+def test_images_beside_volumes_are_refused(study):
+    study.add(0, picture(99), "no", with_hash=False, volume_file="v.nii")
+    study.save()
+    with pytest.raises(CohortError, match="take one kind"):
+        study.split()
+
+
 def test_labels_of_unknown_images_are_refused(study):
     write_table(study.folder / "labels.tsv", Label, [Label(image_id="other", patient="P", label="yes")])
     with pytest.raises(ArtefactError, match="not at hand"):

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_table, write_table
-from pipeline.core.errors import LeakageError, TrainingError, WeightsError
+from pipeline.core.errors import ArtefactError, CohortError, LeakageError, TrainingError, WeightsError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.learning.checkpoints import locked, read_checkpoint, write_checkpoint
 from pipeline.learning.weight_files import file_digest
@@ -223,9 +223,20 @@ def test_patients_on_two_sides_stop_the_training(tmp_path):
         train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / "out"))
 
 
-def test_volumes_are_refused_with_advice(tmp_path):
+def test_images_beside_volumes_are_refused_with_advice(tmp_path):
+    inputs = make_inputs(tmp_path)
+    index = read_table(inputs["images"], Image)
+    index[3] = index[3].model_copy(update={"volume_file": "v.nii"})
+    write_table(inputs["images"], Image, index)
+    with pytest.raises(CohortError, match="29 images and 1 volumes, and a network takes one of the two"):
+        train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / "out"))
+
+
+def test_volumes_of_an_earlier_version_ask_for_their_preparation(tmp_path):
+    """It stored none."""
     inputs = make_inputs(tmp_path, volume_file="v.nii")
-    with pytest.raises(TrainingError, match="volumes can be prepared"):
+    np.save(inputs["pixels"], np.zeros((0, 32, 32), np.uint8))
+    with pytest.raises(ArtefactError, match="run `preprocess` again"):
         train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / "out"))
 
 
@@ -234,3 +245,57 @@ def test_a_second_job_on_the_same_fold_is_refused(tmp_path):
     with locked(made["state"]), pytest.raises(TrainingError, match="another process"):
         train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **made)
     assert not made["predictions"].exists()
+
+
+# --- volumes
+
+ROADS = ("slices_as_channels", "attention", "inflation")
+
+
+def make_volumes(folder: Path, depth: int = 5) -> dict[str, Path]:
+    """Make volumes of the study's images: in those of class 1, one slice is brighter in the middle."""
+    inputs = make_inputs(folder, volume_file="v.nii")
+    generator = np.random.default_rng(1)
+    volumes = generator.integers(60, 120, size=(30, depth, 32, 32), dtype=np.uint8)
+    for row in range(1, 30, 2):
+        volumes[row, generator.integers(depth), 8:24, 8:24] += 130
+    np.save(inputs["pixels"], volumes)
+    return inputs
+
+
+def on_road(name: str, **changes: object) -> TrainSettings:
+    quick = {"epochs": 2, "batch_size": 8, "device": "cpu", "precision": "float32", "weights": "random", "views": 1}
+    return TrainSettings.model_validate({**quick, "volumes": {"road": name}, **changes})
+
+
+@pytest.mark.parametrize("name", ROADS)
+def test_volumes_are_trained_on_by_every_road(tmp_path, name):
+    inputs, made = make_volumes(tmp_path), outputs(tmp_path / "out")
+    train(settings=on_road(name), seed=3, classes=CLASSES, fold=1, threads=2, **inputs, **made)
+    predictions = read_table(made["predictions"], Prediction)
+    assert len({row.image_id for row in predictions}) == len(predictions) == 16  # one for each volume
+    (summary,) = read_table(made["training"], TrainingSummary)
+    assert (summary.road, summary.slices) == (name, 2 if name == "slices_as_channels" else 5)
+    assert summary.image_size == 32
+    saved = read_checkpoint(made["checkpoint"])
+    assert saved.facts["volumes"] == {"road": name, "slices": summary.slices}
+    assert ("slices.gate.weight" in saved.tensors) == (name == "attention")
+    assert saved.tensors["conv1.weight"].shape == ((64, 1, 3, 7, 7) if name == "inflation" else (64, 3, 7, 7))
+
+
+def test_a_network_over_slices_is_a_source_for_images_and_an_inflated_one_is_none(tmp_path):
+    volumes, images = make_volumes(tmp_path / "v"), make_inputs(tmp_path / "i")
+    for name in ("attention", "inflation"):
+        made = outputs(tmp_path / name)
+        train(settings=on_road(name, epochs=1), seed=3, classes=CLASSES, fold=0, **volumes, **made)
+
+    def settings(source: str) -> TrainSettings:
+        path = str(tmp_path / source / "checkpoint.safetensors")
+        return on_road("attention", epochs=1, weights={"source": "run", "file": path})
+
+    for kind, inputs in {"images": images, "volumes": volumes}.items():
+        made = outputs(tmp_path / kind)
+        train(settings=settings("attention"), seed=3, classes=CLASSES, fold=0, **inputs, **made)
+        assert read_table(made["training"], TrainingSummary)[0].weights_source == "run"
+    with pytest.raises(WeightsError, match="an inflated network, which is no source"):
+        train(settings=settings("inflation"), seed=3, classes=CLASSES, fold=0, **images, **outputs(tmp_path / "x"))

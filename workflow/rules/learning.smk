@@ -21,7 +21,7 @@ rule bank:
         settings=CONFIG.section("bank"),
         # Of the training, only what the values depend on: another number of epochs needs no other bank.
         train=CONFIG.section(
-            "train", "strategy", "compare", "backbone", "weights", "augmentation", "device", "precision"
+            "train", "strategy", "compare", "backbone", "volumes", "weights", "augmentation", "device", "precision"
         ),
         code=fingerprint("pipeline.stages.bank"),
         seed=CONFIG.seed,
