@@ -14,6 +14,8 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.marked_yaml import KeyPath, read_yaml
 from pipeline.core.mistakes import describe_error
 from pipeline.core.section import Section
+from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, OptionWord
+from pipeline.dicom.deidentification.options import contradiction as options_contradict
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, contradiction
 from pipeline.learning.sources import SOURCES
 from pipeline.learning.strategies import banked
@@ -86,12 +88,16 @@ class DeidentifySettings(Section):
     """File with the secret key; made on first use (mode 0600) in the study's restricted folder if not given."""
     max_date_shift_days: int = Field(default=3650, ge=30, le=36_500)
     """Dates of a patient move back by a secret number of days, from 1 to this."""
+    options: tuple[OptionWord, ...] = DEFAULT_OPTIONS
+    """What files may keep beyond the Basic Application Level Confidentiality Profile: docs/deidentification.md."""
     pixel_rules: tuple[PixelRule, ...] = ()
     """Images whose pixels may show a name, and the rectangles to blank in them; without a rule they are kept out."""
 
     @model_validator(mode="after")
     def _rules_agree(self) -> "DeidentifySettings":
         if message := contradiction(self.pixel_rules):
+            raise ValueError(message)
+        if message := options_contradict(self.options, has_pixel_rules=bool(self.pixel_rules)):
             raise ValueError(message)
         return self
 
@@ -278,6 +284,16 @@ class Config(Section):
         wanted, stored = self.train.volumes.slices, self.preprocess.volume.slices
         if wanted is not None and wanted > stored:
             message = f"train.volumes.slices is {wanted}, and preprocess.volume.slices is {stored}: raise the latter"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _uids_are_keyed(self) -> "Config":
+        if "retain_uids" in self.deidentify.options:
+            message = (
+                "deidentify.options: a study links its tables by keyed UIDs; retain_uids is for "
+                "`python -m pipeline deidentify --input DIR --output DIR`"
+            )
             raise ValueError(message)
         return self
 

@@ -50,6 +50,7 @@ def through_the_door(folder, modalities):
         settings=DeidentifySettings(), source=source, key=closed / "key", instances=closed / "instances.parquet",
         dicom=results / "dicom", series=results / "series.tsv", pseudonyms=closed / "pseudonyms.tsv",
         quarantine=results / "quarantine.tsv", blanked=results / "blanked.tsv",
+        receipt=results / "receipt.tsv",
         flow=results / "flow" / "deidentify.tsv",
     )  # fmt: skip
     write_table(results / "quality.tsv", Finding, [])

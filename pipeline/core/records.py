@@ -170,6 +170,15 @@ class BlankedRectangle(Record):
     columns: int = Field(ge=1)
 
 
+class ReceiptLine(Record):
+    """What de-identification did to one attribute, over all files written; no value stands here."""
+
+    tag: str  # (gggg,eeee); (gggg,eeee) with x for repeating groups, and PRIVATE for all private attributes
+    keyword: str  # of the standard; empty if it has none
+    action: str
+    elements: int = Field(ge=1)
+
+
 class FlowStep(Record):
     """What went into a stage and what came out; the numbers must add up.
 

@@ -21,13 +21,20 @@ def images_found(modalities: Sequence[str], largest_mb: int) -> MethodParagraph:
     return MethodParagraph(heading="Images", text=text)
 
 
-def identifiers_removed(largest_shift_days: int) -> MethodParagraph:
+def identifiers_removed(largest_shift_days: int, options: Sequence[str]) -> MethodParagraph:
     """Say how identifiers were replaced (stage deidentify)."""
+    moved = (
+        "Dates were moved back by a number of days that is secret and the same for all dates of a patient "
+        f"(1 to {count(largest_shift_days)}). "
+        if "retain_longitudinal_modified_dates" in options
+        else ""
+    )
+    used = joined([word.replace("_", " ") for word in options]) if options else "none"
     text = (
         "Patient identifiers and unique identifiers were replaced by pseudonyms computed with a secret key "
-        "(HMAC-SHA-256). Dates were moved back by a number of days that is secret and the same for all dates of a "
-        f"patient (1 to {count(largest_shift_days)}). Ages above 89 years were recorded as 90. Of all other "
-        "elements only those of an allow list were kept; private elements, free text and overlays are not among them. "
+        f"(HMAC-SHA-256). {moved}Ages above 89 years were recorded as 90. All other attributes were treated by the "
+        f"Basic Application Level Confidentiality Profile of DICOM PS3.15 with these options: {used}. Attributes that "
+        "the profile does not name were kept only in forms that hold no name; unknown attributes went. "
         "Images marked as carrying burned-in text were left out. What follows used the de-identified images only."
     )
     return MethodParagraph(heading="De-identification", text=text)

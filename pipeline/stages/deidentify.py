@@ -10,10 +10,11 @@ from pipeline.core.artefacts import count_parquet, read_parquet, write_table
 from pipeline.core.errors import ArtefactError, DicomError
 from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
-from pipeline.core.records import BlankedRectangle, Finding, FlowStep, Instance, PseudonymLink
+from pipeline.core.records import BlankedRectangle, Finding, FlowStep, Instance, PseudonymLink, ReceiptLine
 from pipeline.core.records import Series as SeriesRecord
 from pipeline.dicom.deidentification.burned_in import Screen
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
+from pipeline.dicom.deidentification.receipt import Receipt
 from pipeline.dicom.deidentification.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
 from pipeline.dicom.deidentification.series import blanked_rectangles, remarks_of, series_records
 from pipeline.dicom.deidentification.splitting import needs_decoder
@@ -33,6 +34,7 @@ def deidentify(
     pseudonyms: Path,
     quarantine: Path,
     blanked: Path,
+    receipt: Path,
     flow: Path,
     threads: int = 1,
 ) -> None:
@@ -41,7 +43,7 @@ def deidentify(
     Parameters
     ----------
     settings
-        The size of the date shift, and the rules for pixels.
+        What files may keep, the size of the date shift, and the rules for pixels.
     source
         The folder or archive that was scanned; it is only read. What was unpacked lies beside the instances.
     key
@@ -58,6 +60,8 @@ def deidentify(
         Table of `Finding`, one for each instance kept out; and remarks on some that are not.
     blanked
         Table of `BlankedRectangle`: which pixels were overwritten.
+    receipt
+        Table of `ReceiptLine`: what was done to which attribute how often.
     flow
         Table with one `FlowStep`.
     threads
@@ -71,19 +75,21 @@ def deidentify(
     close_to_others(pseudonyms.parent)
     names = Pseudonyms(read_or_create_key(key))
     dicom.mkdir(parents=True, exist_ok=True)
-    screen = Screen(settings.pixel_rules)
-    rewriter = Rewriter(source_root(source, instances.parent), dicom, names, settings.max_date_shift_days, screen)
+    rewriter = _rewriter(settings, source_root(source, instances.parent), dicom, names)
     entered = count_parquet(instances)
     progress = Progress("deidentify: instances", entered)
     patients: set[str] = set()
     refused: list[tuple[str, Finding]] = []
     records: list[tuple[str, SeriesRecord]] = []
     remarkable: list[Rewritten] = []
+    done = Receipt()
     results = _rewritten(rewriter, _by_file(instances), threads=threads if entered >= WORTH_PROCESSES else 1)
     for _, group in groupby(results, key=lambda one: one[0][0].series_uid):
         whole, losses = _of_a_series(group, rewriter, progress, patients)
         refused += [(one.head_sha256, _finding(names.uid(one.unit_uid), code)) for one, code in losses]
         records += series_records(whole)
+        for one in whole:
+            done.add(one.counts)
         remarkable += [one for one in whole if one.blanked]
     # By content, not by pseudonym or path: the order must not depend on the key, nor tell anything of the names.
     listed = [record for _, record in sorted(records, key=lambda one: (one[0], one[1].part))]
@@ -93,6 +99,7 @@ def deidentify(
     remarks = remarks_of(remarkable)
     write_table(quarantine, Finding, [*findings, *remarks])
     write_table(blanked, BlankedRectangle, blanked_rectangles(remarkable))
+    write_table(receipt, ReceiptLine, done.lines())
     step = FlowStep(
         stage="deidentify",
         unit="instance",
@@ -109,6 +116,11 @@ def deidentify(
     if not step.left:
         what = f"no instance could be de-identified ({_counted(findings) or 'none came in'})"
         raise DicomError(what, where=str(quarantine), remedy="see the reasons; check that the source is unchanged")
+
+
+def _rewriter(settings: DeidentifySettings, root: Path, dicom: Path, names: Pseudonyms) -> Rewriter:
+    screen = Screen(settings.pixel_rules)
+    return Rewriter(root, dicom, names, settings.max_date_shift_days, screen, frozenset(settings.options))
 
 
 def _by_file(instances: Path) -> Iterator[list[Instance]]:

@@ -60,7 +60,7 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
     seen = _volumes_seen(train, results)
     return (
         methods.images_found(settings.ingest.modalities, settings.ingest.max_instance_mb),
-        methods.identifiers_removed(settings.deidentify.max_date_shift_days),
+        methods.identifiers_removed(settings.deidentify.max_date_shift_days, settings.deidentify.options),
         methods.quality_checked(
             quality.min_size, quality.min_slices, quality.min_contrast, quality.max_saturated_fraction
         ),

@@ -268,6 +268,7 @@ def convert(source: Path, results: Path, *, key: Path | None = None, **ingest_se
             pseudonyms=restricted / "pseudonyms.tsv",
             quarantine=results / "quarantine.tsv",
             blanked=results / "blanked.tsv",
+            receipt=results / "receipt.tsv",
             flow=results / "flow" / "deidentify.tsv",
         ),
         lambda: check_quality(

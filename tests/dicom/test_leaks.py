@@ -14,9 +14,25 @@ def test_words_of_names_numbers_and_uids_are_collected():
         OtherPatientIDs=["0816-AB", "X"],
         ReferringPhysicianName="Li^Wu",
     )
-    words = identity_tokens(dataset).words
-    assert {"muster", "mann", "erika-maria", "ideo", "gram", "0815-ab", "a123", "0816-ab", "1.2.3.1"} <= words
-    assert not {"li", "wu", "dr", "x", ""} & words
+    tokens = identity_tokens(dataset)
+    assert {"muster", "mann", "erika-maria", "ideo", "gram", "0815-ab", "a123", "0816-ab"} <= tokens.words
+    assert "1.2.3.1" in tokens.uids
+    assert not {"li", "wu", "dr", "x", ""} & tokens.words
+    assert {"li", "wu", "dr"} <= tokens.short_words
+
+
+def test_what_an_option_keeps_is_no_token():
+    dataset = radiograph(InstitutionName="Some Hospital", StationName="CTSCANNER1", PatientName="Muster")
+    assert {"some hospital", "ctscanner1", "muster"} <= identity_tokens(dataset).words
+    kept = identity_tokens(dataset, {"retain_institution_identity", "retain_device_identity", "retain_uids"})
+    assert kept.words == {"muster", "pid-4711"}
+    assert kept.uids == frozenset()
+
+
+def test_a_short_name_counts_as_a_whole_word_only():
+    tokens = identity_tokens(radiograph(PatientName="Li^Wu"))
+    assert tokens.is_word("li")
+    assert not tokens.is_word("liver")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-16-le", "utf-16-be"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import PrivacyError
-from pipeline.dicom.deidentification.confidentiality import shifted_date
+from pipeline.dicom.deidentification.dates import shifted_date
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 
 KEY = bytes(range(32))

@@ -54,7 +54,7 @@ class Tokens:
             token = f"{number % 80 + 10:03d}Q"
         else:
             token = f"Kana{number:05d}Vogl"
-        if len(token) > 6:
+        if len(token) > 6 and representation != "DA":  # a moved date may be the day of another
             self.all.append(token)
         return token
 

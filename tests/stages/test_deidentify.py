@@ -38,6 +38,7 @@ def rewrite(root, result, threads=1, **settings):
         pseudonyms=result / "restricted" / "pseudonyms.tsv",
         quarantine=result / "quarantine.tsv",
         blanked=result / "blanked.tsv",
+        receipt=result / "receipt.tsv",
         flow=result / "flow" / "deidentify.tsv",
         threads=threads,
     )

@@ -61,6 +61,7 @@ rule deidentify:
         pseudonyms="<results>/restricted/pseudonyms.tsv",
         quarantine="<results>/quarantine.tsv",
         blanked="<results>/blanked.tsv",
+        receipt="<results>/receipt.tsv",
         flow="<results>/flow/deidentify.tsv",
     log:
         "<logs>/deidentify.log",
@@ -81,7 +82,7 @@ rule deidentify:
         "python -m pipeline deidentify --settings {params.settings:q} --source {params.source:q}"
         " --key {params.key:q} --instances {input.instances:q} --dicom {output.dicom:q} --series {output.series:q}"
         " --pseudonyms {output.pseudonyms:q} --quarantine {output.quarantine:q} --blanked {output.blanked:q}"
-        " --flow {output.flow:q}"
+        " --receipt {output.receipt:q} --flow {output.flow:q}"
         " --threads {threads} --log {log:q}"
 
 

@@ -1,135 +1,89 @@
-"""De-identification of a data set by an allow list: what no rule names does not leave.
+"""De-identification of a data set by the Basic Application Level Confidentiality Profile and its options.
 
-The rules stand in ``confidentiality_profile.tsv``; everything else (private elements, overlays, curves,
-free text, sequences, unknown attributes) is left behind because it is never copied. A deny list would keep
-whatever its author had not thought of.
+What the standard's table names is treated as it says (`profile`); what it does not name stays in forms that can hold
+no name only (`decisions`, `values`); private, unknown and trailing elements go. A result is built anew: what no rule
+lets through is not copied.
 
 References
 ----------
-DICOM PS3.15, annex E (Basic Application Confidentiality Profile).
+DICOM PS3.15, annex E (Attribute Confidentiality Profiles).
 """
 
-import csv
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date, timedelta
-from decimal import Decimal
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.uid import UID
+from pydicom.tag import BaseTag, Tag
 
-from pipeline.dicom.deidentification.leaks import Tokens
-from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.decisions import Decision, Place, decision
+from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, method_codes, temporal_information
+from pipeline.dicom.deidentification.profile import EDITION, safe_private
+from pipeline.dicom.deidentification.raw import has_text_value, raw_element, values_of
+from pipeline.dicom.deidentification.structured import kept_content
+from pipeline.dicom.deidentification.values import OLDEST_SHOWN_YEARS, PUBLIC_SCHEMES, Identity, Values
 from pipeline.dicom.reading import elements
 from pipeline.dicom.reading.files import FileFault
-from pipeline.dicom.slices.headers import age_years, parsed_date
+from pipeline.dicom.slices.headers import age_years
 
-METHOD = "imaging-transfer: allow list, keyed UIDs, shifted dates"
-# (code value, meaning) of PS3.16, context group 7050
-METHOD_CODES = (
-    ("113100", "Basic Application Confidentiality Profile"),
-    ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
-    ("113108", "Retain Patient Characteristics Option"),
-)
-OLDEST_SHOWN_YEARS = 89  # ages above it are stated as 90 (US 45 CFR 164.514(b)(2)(i)(C))
-_PROFILE = Path(__file__).with_name("confidentiality_profile.tsv")
-_NUMBER_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_DEVICE_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,&()/+_-]{0,63}")
-_WORDS = {
-    "number": "kept if it is a number and not the patient's, else removed",
-    "vital_number": "kept if it is a number and not the patient's, else the whole instance is kept out",
-    "terms": "kept if it is one of the listed terms, else emptied",
-    "class": "kept: a UID of the standard",
-    "uid": "replaced by a keyed UID",
-    "date": "moved back by the patient's own secret number of days",
-    "empty": "emptied",
-    "device": "kept if it is plain text without a word of the patient's identity, else removed",
-    "pseudonym": "replaced by the patient's pseudonym",
-    "age": "kept; above 89 years stated as 90",
-    "sequence": "kept with the listed elements of its items",
-    "table": "kept: a table of numbers",
-    "pixels": "kept, not a byte changed",
-}
+METHOD = f"imaging-transfer: PS3.15 {EDITION}, keyed UIDs, words by vocabulary"
+DEEPEST_SEQUENCE = 32
+PRIVATE_TAG = -1  # stands for all private attributes in counts: their names are no standard's
+_MOST_KNOWN = 20_000  # treated values of one patient that are remembered
+_LONGEST_KNOWN_BYTES = 4096
+_LAST_ELEMENT_OF_CREATORS = 0xFF
+_SEQUENCES = frozenset({"sequence", "references", "content", "dummy_sequence"})
+_CODES = frozenset({"code", "meaning"})
+_GRAPHICS = frozenset({"GraphicObjectSequence", "CompoundGraphicSequence"})  # drawings may be handwriting
+_OVERLAY_TYPE, _OVERLAY_COMMENTS, _OVERLAY_TEXTS = 0x0040, 0x4000, frozenset({0x0022, 0x1500})
+_PATIENT_AGE = 0x00101010
+_SOP_CLASS = 0x00080016
+_SCHEME = 0x00080102
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What happens to one attribute."""
-
-    attribute: str  # keyword, or "Sequence.Keyword" for an element of an item
-    action: str
-    terms: frozenset[str]
-    reason: str
-
-    @property
-    def tag(self) -> int:
-        """The attribute's tag."""
-        found = tag_for_keyword(self.attribute.rpartition(".")[2])
-        if found is None:
-            message = f"{_PROFILE.name}: {self.attribute} is no attribute of the standard"
-            raise ValueError(message)
-        return found
+Element = DataElement | RawDataElement
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Who a data set is about, and how that is hidden."""
+class Treated(NamedTuple):
+    """What became of one element."""
 
-    pseudonyms: Pseudonyms
-    patient_id: str
-    largest_date_shift_days: int
-    tokens: Tokens
-
-    @property
-    def shift(self) -> timedelta:
-        """How far the patient's dates move back."""
-        return timedelta(days=self.pseudonyms.date_shift_days(self.patient_id, self.largest_date_shift_days))
+    element: Element | None
+    counts: tuple[tuple[int, str], ...]  # tag and outcome, of the element and of all within it
+    made: frozenset[str]  # pseudonyms, UIDs and dates written
 
 
-@cache
-def profile() -> tuple[Rule, ...]:
-    """Read the rules, in the order of the table.
+@dataclass
+class Outcome:
+    """A de-identified data set, and what was done to make it.
 
-    Raises
-    ------
-    ValueError
-        If the table names an unknown action.
+    Attributes
+    ----------
+    dataset
+        The new data set, without pixel data.
+    counts
+        How many elements of a tag ended how, nested ones included.
+    made
+        Pseudonyms, UIDs and dates that were written.
     """
-    with _PROFILE.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    unknown = {row["rule"] for row in rows} - set(_WORDS)
-    if unknown:
-        message = f"{_PROFILE.name}: unknown rules {', '.join(sorted(unknown))}"
-        raise ValueError(message)
-    return tuple(
-        Rule(row["attribute"], row["rule"], frozenset(filter(None, row["terms"].split("|"))), row["reason"])
-        for row in rows
-    )
+
+    dataset: Dataset = field(default_factory=Dataset)
+    counts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    made: set[str] = field(default_factory=set)
 
 
-def describe_actions() -> tuple[tuple[str, str, str], ...]:
-    """Say in words what happens to each attribute: (attribute, action, reason)."""
-    rules = tuple((rule.attribute, _WORDS[rule.action], rule.reason) for rule in profile())
-    return (*rules, ("everything else", "removed", "not needed, or not known to be harmless"))
+def deidentified(source: Dataset, identity: Identity, options: Iterable[str] = DEFAULT_OPTIONS) -> Dataset:
+    """Build a new data set from what the rules let through; `source` is not changed. See `deidentify_dataset`."""
+    return deidentify_dataset(source, identity, frozenset(options)).dataset
 
 
-@cache
-def fixed_words() -> str:
-    """Give all words that the rules may write, in lower case: finding one of them tells nothing about a patient."""
-    terms = [term for rule in profile() for term in sorted(rule.terms)]
-    codes = [word for code in METHOD_CODES for word in code]
-    return "\n".join([METHOD, "DICM", "DCM", "YES", "MODIFIED", *terms, *codes]).casefold()
-
-
-def deidentified(source: Dataset, identity: Identity) -> Dataset:
+def deidentify_dataset(
+    source: Dataset, identity: Identity, options: frozenset[str], *, is_little_endian: bool = True
+) -> Outcome:
     """Build a new data set from what the rules let through; `source` is not changed.
 
     Pixel data are not handled here: they are copied as bytes (see `rewriting`).
@@ -140,152 +94,249 @@ def deidentified(source: Dataset, identity: Identity) -> Dataset:
         The data set as read.
     identity
         The patient and the key.
+    options
+        Words of `options.OPTIONS`.
+    is_little_endian
+        How the result will be encoded.
 
     Raises
     ------
     FileFault
         ``DEIDENTIFICATION_FAILED`` if something without which the pixels would mean something else cannot be kept.
     """
-    result = _filtered(source, identity, within="")
-    result.PatientIdentityRemoved = "YES"
-    result.DeidentificationMethod = METHOD
-    result.DeidentificationMethodCodeSequence = Sequence([_code(value, meaning) for value, meaning in METHOD_CODES])
-    result.LongitudinalTemporalInformationModified = "MODIFIED"
-    return result
+    walk = _walk(identity, is_little_endian)
+    outcome = Outcome()
+    place = Place(options, elements.text(source, _SOP_CLASS))
+    kept = walk.walk(source, place, outcome, 0)
+    _complete(kept, source, walk.values, options)
+    outcome.dataset = Dataset(kept)
+    outcome.made.add(walk.values.pseudonym)
+    return outcome
 
 
-def shifted_date(value: str, shift: timedelta) -> str:
-    """Move a DICOM date back; what is no date, or would fall before year 1, becomes empty.
-
-    Examples
-    --------
-    >>> shifted_date("20240301", timedelta(days=1)), shifted_date("2024", timedelta(days=1))
-    ('20240229', '')
-    """
-    found = parsed_date(value)
-    if found is None or found - date.min < shift:
-        return ""
-    moved = found - shift
-    return f"{moved.year:04d}{moved.month:02d}{moved.day:02d}"
+@lru_cache(maxsize=4)
+def _walk(identity: Identity, is_little_endian: bool) -> "_Walk":
+    """Give the walk for a patient: files of one patient have most values in common."""
+    values = Values(identity, identity.shift, identity.pseudonyms.patient(identity.patient_id))
+    return _Walk(values, is_little_endian)
 
 
-def _filtered(source: Dataset, identity: Identity, within: str) -> Dataset:
-    result = Dataset()
-    for rule in profile():
-        parent, _, keyword = rule.attribute.rpartition(".")
-        if parent != within or rule.action == "pixels" or rule.tag not in source:
-            continue
-        kept = _ACTIONS[rule.action](rule, keyword, source, identity)
-        if kept is not None:
-            result.add(kept)
-    if not within:
-        _complete(result, source, identity)
-    return result
+@dataclass
+class _Walk:
+    """Walks over data sets of one patient."""
 
+    values: Values
+    is_little_endian: bool
+    known: dict[tuple[object, ...], Treated] = field(default_factory=dict)
 
-def _complete(result: Dataset, source: Dataset, identity: Identity) -> None:
-    """Add what every data set must say, whether or not its source did."""
-    pseudonym = identity.pseudonyms.patient(identity.patient_id)
-    result.PatientName = pseudonym
-    result.PatientID = pseudonym
-    age = _age(source)
-    if age:
-        result.PatientAge = age
+    def walk(self, source: Dataset, place: Place, outcome: Outcome, depth: int) -> dict[BaseTag, Element]:
+        """Treat the elements of a data set or of an item."""
+        if depth > DEEPEST_SEQUENCE:
+            raise FileFault("DEIDENTIFICATION_FAILED")
+        kept: dict[BaseTag, Element] = {}
+        has_public_codes = None
+        overlays: list[tuple[BaseTag, Element]] = []
+        privates: list[BaseTag] = []
+        for tag, element in list(source.items()):
+            found = decision(tag, place)
+            if found.action in _CODES:
+                if has_public_codes is None:
+                    has_public_codes = elements.text(source, _SCHEME) in PUBLIC_SCHEMES
+                if not has_public_codes:
+                    found = found._replace(action="dummy" if place.is_dummy else "words")
+            elif found.action == "safe_private":
+                privates.append(tag)
+                continue
+            elif found.action == "overlay":
+                overlays.append((tag, element))
+                continue
+            treated = self._treated(tag, element, found, place, source, depth)
+            outcome.counts.update(treated.counts)
+            outcome.made |= treated.made
+            if treated.element is not None:
+                kept[tag] = treated.element
+        self._keep_overlays(overlays, place, source, kept, outcome)
+        self._keep_private(source, privates, place, kept, outcome, depth)
+        return kept
 
-
-def _number(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement | None:
-    try:
-        element = source[rule.tag]
+    def _treated(
+        self,
+        tag: BaseTag,
+        element: Element,
+        found: Decision,
+        place: Place,
+        source: Dataset,
+        depth: int,
+    ) -> Treated:
+        """Treat one element, or remember how an equal one was treated."""
+        if found.action == "remove":
+            counted = PRIVATE_TAG if tag.is_private else int(tag)
+            return Treated(None, ((counted, "removed"),) if tag.element else (), frozenset())
         value = element.value
-    except Exception:  # noqa: BLE001  conversion of a damaged value makes pydicom raise nearly anything
-        return None
-    if element.VR not in _representations(rule.tag):
-        return None
-    if value is None or element.VM == 0:
-        return DataElement(rule.tag, element.VR, None)
-    if isinstance(value, bytes):  # "US or SS" in implicit encoding: one undecided word
-        return element if len(value) == 2 else None
-    values = list(value) if isinstance(value, MultiValue) else [value]
-    is_plain = all(
-        isinstance(one, int | float | Decimal)
-        and _NUMBER_TEXT.fullmatch(str(one).strip())
-        and not identity.tokens.is_number(str(one))
-        for one in values
-    )
-    return element if is_plain else None
+        key = None
+        if isinstance(element, RawDataElement) and type(value) is bytes and len(value) <= _LONGEST_KNOWN_BYTES:
+            key = (tag, element.VR, value, place, found.action, element.is_implicit_VR)
+            if (known := self.known.get(key)) is not None:
+                return known
+        if found.action in _SEQUENCES:
+            treated = self._sequence(tag, source, found, place, depth)
+        else:
+            treated = self._value(tag, element, found, source)
+        if key is not None:
+            if len(self.known) > _MOST_KNOWN:
+                self.known.clear()
+            self.known[key] = treated
+        return treated
+
+    def _sequence(self, tag: BaseTag, source: Dataset, found: Decision, place: Place, depth: int) -> Treated:
+        try:
+            items = source[tag].value
+        except Exception:  # noqa: BLE001  conversion of a damaged value makes pydicom raise nearly anything
+            items = None
+        if not isinstance(items, Sequence):
+            if found.keyword == "ModalityLUTSequence":
+                raise FileFault("DEIDENTIFICATION_FAILED")  # without it the pixels would mean something else
+            return Treated(None, ((int(tag), "removed"),), frozenset())
+        inner = place.within(found.keyword, is_dummy=found.action == "dummy_sequence")
+        within = Outcome()
+        kept = Sequence()
+        for item in items:
+            chosen = kept_content(item, place) if found.action == "content" else item
+            if chosen is None:
+                within.counts[int(tag), "content item removed"] += 1
+                continue
+            whole = self.walk(chosen, inner, within, depth + 1)
+            if inner.is_dummy:
+                whole = {key: one for key, one in whole.items() if decision(key, inner).keyword not in _GRAPHICS}
+            kept.append(Dataset(whole))
+        within.counts[int(tag), "kept"] += 1
+        counts = tuple((key, word) for (key, word), number in within.counts.items() for _ in range(number))
+        return Treated(DataElement(tag, "SQ", kept), counts, frozenset(within.made))
+
+    def _value(self, tag: BaseTag, element: Element, found: Decision, source: Dataset) -> Treated:
+        raw = raw_element(tag, element, found.representation, source, is_little_endian=self.is_little_endian)
+        if raw is None:  # the value is of another kind than the standard says, or cannot be read
+            if found.action == "vital":
+                raise FileFault("DEIDENTIFICATION_FAILED")
+            return Treated(None, ((int(tag), "removed"),), frozenset())
+        self.values.made = set()
+        before = raw.value or b""
+        after = self.values.treat(before, found)
+        counts = ((int(tag), _outcome(found.action, before, after)),)
+        if after is None:
+            return Treated(None, counts, frozenset())
+        kept = raw if after is before else raw._replace(value=after, length=len(after))
+        return Treated(kept, counts, frozenset(self.values.made - {""}))
+
+    def _keep_overlays(
+        self,
+        found: list[tuple[BaseTag, Element]],
+        place: Place,
+        source: Dataset,
+        kept: dict[BaseTag, Element],
+        outcome: Outcome,
+    ) -> None:
+        """Keep overlays that mark a region of interest; drawings and letters are of the other type, G."""
+        regions = {
+            tag.group for tag, _ in found if tag.element == _OVERLAY_TYPE and elements.text(source, int(tag)) == "R"
+        }
+        for tag, element in found:
+            action = "words" if tag.element in _OVERLAY_TEXTS else "binary"
+            if tag.group not in regions or tag.element in {0, _OVERLAY_COMMENTS}:
+                outcome.counts[int(tag), "removed"] += 1
+                continue
+            representation = element.VR or _overlay_representation(tag)
+            if has_text_value(representation) and action == "binary":
+                action = "term" if representation == "CS" else "number" if representation in {"IS", "DS"} else "words"
+            treated = self._treated(tag, element, Decision(action, representation), place, source, 0)
+            outcome.counts.update(treated.counts)
+            if treated.element is not None:
+                kept[tag] = treated.element
+
+    def _keep_private(
+        self,
+        source: Dataset,
+        tags: Iterable[BaseTag],
+        place: Place,
+        kept: dict[BaseTag, Element],
+        outcome: Outcome,
+        depth: int,
+    ) -> None:
+        """Keep private elements that are listed as safe, together with the creators of their blocks."""
+        safe = safe_private()
+        for tag in tags:
+            if tag.element <= _LAST_ELEMENT_OF_CREATORS:
+                continue  # written with the first element kept of its block
+            owner = Tag(tag.group, tag.element >> 8)
+            creator = elements.text(source, int(owner))
+            representation = safe.get((tag.group, tag.element & 0xFF, creator), "")
+            action = _safe_action(representation)
+            treated = Treated(None, ((PRIVATE_TAG, "removed"),), frozenset())
+            if action:
+                found = Decision(action, representation)
+                treated = self._treated(tag, source.get_item(tag), found, place, source, depth)
+            if treated.element is not None:
+                kept[tag] = treated.element
+                kept[owner] = raw_text(owner, "LO", creator)
+                treated = treated._replace(counts=((PRIVATE_TAG, "kept"),))
+            outcome.counts.update(treated.counts)
+            outcome.made |= treated.made
 
 
-def _vital_number(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement:
-    found = _number(rule, keyword, source, identity)
-    if found is None:  # without it the pixels would mean something else
-        raise FileFault("DEIDENTIFICATION_FAILED")
-    return found
+def _safe_action(representation: str) -> str:
+    """Say how a safe private element is treated; listed or not, bytes whose meaning only a maker knows go."""
+    if representation in {"DS", "IS"}:
+        return "number"
+    if representation in {"SS", "US", "SL", "UL", "FL", "FD"}:
+        return "binary"
+    return {"CS": "term", "LO": "words", "SH": "words", "LT": "words", "UI": "known_uid"}.get(representation, "")
 
 
-def _terms(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement:
-    found = [value.upper() if value.upper() in rule.terms else "" for value in elements.texts(source, keyword)]
-    while found and not found[-1]:
-        found.pop()
-    return _element(rule.tag, found if len(found) > 1 else "".join(found))
+def _overlay_representation(tag: BaseTag) -> str:
+    try:
+        return dictionary_VR(tag).split(" or ")[0]
+    except KeyError:
+        return "UN"
 
 
-def _class(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement | None:
-    value = elements.text(source, keyword)
-    return _element(rule.tag, value) if UID(value).type else None
+def _outcome(action: str, before: bytes, after: bytes | None) -> str:
+    """Say in a word or two what was done to a value."""
+    if after is None:
+        return "removed"
+    if after == before:
+        return "kept"
+    if not after:
+        return "emptied"
+    words = {"date": "moved", "pseudonym": "pseudonym", "dummy": "dummy", "age": "age limited"}
+    return words.get(action, "keyed UID" if action.endswith("uid") else "cleaned")
 
 
-def _uid(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement | None:
-    value = elements.text(source, keyword)
-    return _element(rule.tag, identity.pseudonyms.uid(value)) if value else None
+def raw_text(tag: int, representation: str, text: str) -> RawDataElement:
+    """Make an element of ASCII text."""
+    value = text.encode("ascii", "replace")
+    return RawDataElement(Tag(tag), representation, len(value), value, 0, False, True)
 
 
-def _date(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement:
-    return _element(rule.tag, shifted_date(elements.text(source, keyword), identity.shift))
+def _complete(kept: dict[BaseTag, Element], source: Dataset, values: Values, options: frozenset[str]) -> None:
+    """Add what every data set must say, whether or not its source did."""
+    for element in _required(source, values.pseudonym, options):
+        kept[element.tag] = element
+    codes = Sequence()
+    for code in method_codes(options):
+        item = (raw_text(0x00080100, "SH", code.value), raw_text(_SCHEME, "SH", "DCM"))
+        codes.append(Dataset({one.tag: one for one in (*item, raw_text(0x00080104, "LO", code.meaning))}))
+    kept[Tag(0x00120064)] = DataElement(0x00120064, "SQ", codes)
 
 
-def _empty(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement:
-    return _element(rule.tag, "")
-
-
-def _device(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement | None:
-    value = elements.text(source, keyword)
-    is_plain = _DEVICE_TEXT.fullmatch(value) is not None and not identity.tokens.are_in(value)
-    return _element(rule.tag, value) if is_plain else None
-
-
-def _left_to_completion(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> None:
-    return None
-
-
-def _sequence(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement | None:
-    items = source[rule.tag].value
-    if not isinstance(items, Sequence):
-        raise FileFault("DEIDENTIFICATION_FAILED")
-    kept = [_filtered(item, identity, within=rule.attribute) for item in items]
-    return DataElement(rule.tag, "SQ", Sequence(kept)) if kept else None
-
-
-def _table(rule: Rule, keyword: str, source: Dataset, identity: Identity) -> DataElement:
-    element = source[rule.tag]
-    if element.VR not in _representations(rule.tag):
-        raise FileFault("DEIDENTIFICATION_FAILED")
-    return element
-
-
-_ACTIONS: dict[str, Callable[[Rule, str, Dataset, Identity], DataElement | None]] = {
-    "number": _number,
-    "vital_number": _vital_number,
-    "terms": _terms,
-    "class": _class,
-    "uid": _uid,
-    "date": _date,
-    "empty": _empty,
-    "device": _device,
-    "pseudonym": _left_to_completion,
-    "age": _left_to_completion,
-    "sequence": _sequence,
-    "table": _table,
-}
+def _required(source: Dataset, pseudonym: str, options: frozenset[str]) -> Iterator[RawDataElement]:
+    yield raw_text(0x00100010, "PN", pseudonym)
+    yield raw_text(0x00100020, "LO", pseudonym)
+    yield raw_text(0x00120062, "CS", "YES")
+    yield raw_text(0x00120063, "LO", METHOD)
+    yield raw_text(0x00280303, "CS", temporal_information(options))
+    age = _age(source) if "retain_patient_characteristics" in options else ""
+    if age:
+        yield raw_text(_PATIENT_AGE, "AS", age)
 
 
 def _age(source: Dataset) -> str:
@@ -300,19 +351,10 @@ def _age(source: Dataset) -> str:
     return f"{years:03.0f}Y" if years >= 2 else f"{years * 12:03.0f}M"
 
 
-def _representations(tag: int) -> set[str]:
-    """Value representations that the standard allows for a tag; "US or SS" stands for itself while undecided."""
-    allowed = dictionary_VR(tag)
-    return {allowed, *allowed.split(" or ")}
-
-
-def _element(tag: int, value: Any) -> DataElement:
-    return DataElement(tag, dictionary_VR(tag), value)
-
-
-def _code(value: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue = value
-    item.CodingSchemeDesignator = "DCM"
-    item.CodeMeaning = meaning
-    return item
+def texts_to_search(dataset: Dataset) -> tuple[bytes, bytes]:
+    """Give the values of a result as two long texts: those that are written as text, and those in binary form."""
+    texts: list[bytes] = []
+    numbers: list[bytes] = []
+    for representation, value in values_of(dataset):
+        (texts if has_text_value(representation) else numbers).append(value)
+    return b"\0\0".join(texts), b"\0\0".join(numbers)

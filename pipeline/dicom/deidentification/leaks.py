@@ -1,29 +1,39 @@
 """Leaks: the words that would give a patient away, and the search for them in what is about to be written."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.dataset import Dataset
 
 from pipeline.dicom.reading import elements
 
-NAME_KEYWORDS = (
+PERSON_KEYWORDS = (
     "PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson",
-    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "NameOfPhysiciansReadingStudy",
-    "PhysiciansOfRecord", "RequestingPhysician",
+)  # fmt: skip
+NAME_KEYWORDS = (
+    *PERSON_KEYWORDS, "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
+    "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "RequestingPhysician", "ConsultingPhysicianName",
+    "ContentCreatorName", "ScheduledPerformingPhysicianName", "InterpretationAuthor", "VerifyingObserverName",
 )  # fmt: skip
 CODE_KEYWORDS = (
     "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "IssuerOfPatientID", "InstitutionName",
     "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "DeviceSerialNumber", "PatientTelephoneNumbers",
-    "PatientAddress", "RequestedProcedureID", "PerformedProcedureStepID",
+    "PatientAddress", "RequestedProcedureID", "PerformedProcedureStepID", "AdmissionID", "MedicalRecordLocator",
 )  # fmt: skip
 UID_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+# What an option keeps is no leak where it stands.
+KEPT_BY_OPTION = {
+    "retain_institution_identity": ("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName"),
+    "retain_device_identity": ("StationName", "DeviceSerialNumber"),
+}
 # Shorter words ("LI", "1") stand in nearly every file by chance.
 _SHORTEST = 4
 _SHORTEST_NUMBER = 5
 # Digits alone are frequent in coordinates; in bytes only long ones mean something.
 _SHORTEST_DIGITS_IN_BYTES = 8
+_SHORTEST_IN_BINARY = 6
 _SEPARATORS = re.compile(r"[\^=\\\s,;]+")
 
 
@@ -31,14 +41,31 @@ _SEPARATORS = re.compile(r"[\^=\\\s,;]+")
 class Tokens:
     """Words of one patient's identity, in lower case.
 
+    Attributes
+    ----------
+    words
+        Those that are long enough to be searched for anywhere.
+    short_words
+        Those of names that are not: they count as whole words only.
+    uids
+        Of the object, its series and its study; they differ from file to file.
+
     Examples
     --------
-    >>> tokens = Tokens(frozenset({"doe-smith", "48213390"}))
+    >>> tokens = Tokens(frozenset({"doe-smith", "48213390"}), frozenset({"li"}))
     >>> tokens.are_in("CT of Doe-Smith"), tokens.is_number("48213390"), tokens.are_in("Siemens")
     (True, True, False)
+    >>> tokens.is_word("li"), tokens.is_word("liver"), tokens.is_word("doe-smiths")
+    (True, False, True)
     """
 
     words: frozenset[str]
+    short_words: frozenset[str] = frozenset()
+    uids: frozenset[str] = frozenset()
+
+    def is_word(self, word: str) -> bool:
+        """Tell whether a word, in lower case, is a part of the identity or holds one."""
+        return word in self.short_words or (len(word) >= _SHORTEST and any(one in word for one in self.words))
 
     def are_in(self, text: str) -> bool:
         """Tell whether a text holds one of the words, whatever the capitals."""
@@ -49,6 +76,16 @@ class Tokens:
         """Tell whether a text is one of the words and a whole number of some length."""
         plain = text.strip().lstrip("+")
         return plain.isdecimal() and len(plain) >= _SHORTEST_NUMBER and plain in self.words
+
+    def long_in_bytes(self, data: bytes, fixed_words: str = "") -> bool:
+        """Tell whether binary data hold one of the words that are too long to stand there by chance."""
+        folded = data.lower()
+        return any(
+            form in folded
+            for length, forms in _forms(self.words, fixed_words)
+            if length >= _SHORTEST_IN_BINARY
+            for form in forms
+        )
 
     def are_in_bytes(self, data: bytes, *, generated: Iterable[str] = (), fixed_words: str = "") -> bool:
         """Tell whether encoded data hold one of the words, in ASCII, UTF-8, Latin-1 or UTF-16, whatever the capitals.
@@ -67,27 +104,44 @@ class Tokens:
         folded = data.lower()
         for text in sorted(set(generated), key=len, reverse=True):
             folded = folded.replace(text.lower().encode(), b"\0")
-        return any(
-            form in folded
-            for word in self.words
-            if word not in fixed_words and not (word.isdecimal() and len(word) < _SHORTEST_DIGITS_IN_BYTES)
-            for form in _encodings(word)
-        )
+        found = (form in folded for _, forms in _forms(self.words, fixed_words) for form in forms)
+        return any(found) or any(uid.encode() in folded for uid in self.uids)
 
 
-def identity_tokens(dataset: Dataset) -> Tokens:
-    """Collect the words of names, numbers and UIDs of a data set's top level that are long enough to mean something."""
-    found: set[str] = set()
-    for keyword in NAME_KEYWORDS:
-        for value in elements.texts(dataset, keyword):
-            found.update(_SEPARATORS.split(value))
-    for keyword in CODE_KEYWORDS:
-        found.update(elements.texts(dataset, keyword))
-    words = {word.strip(" .\0").casefold() for word in found}
-    uids = {elements.text(dataset, keyword) for keyword in UID_KEYWORDS}
-    return Tokens(frozenset(word for word in {*words, *uids} if len(word) >= _SHORTEST))
+def identity_tokens(dataset: Dataset, options: Collection[str] = ()) -> Tokens:
+    """Collect the words of names, numbers and UIDs of a data set's top level.
+
+    What an option keeps (`KEPT_BY_OPTION`, UIDs) is left out.
+    """
+    kept = {keyword for option in options for keyword in KEPT_BY_OPTION.get(option, ())}
+    names = tuple(value for keyword in NAME_KEYWORDS for value in elements.texts(dataset, keyword))
+    codes = (keyword for keyword in CODE_KEYWORDS if keyword not in kept)
+    numbers = tuple(value for keyword in codes for value in elements.texts(dataset, keyword))
+    words, short_words = _words(names, numbers)
+    uids = () if "retain_uids" in options else (elements.text(dataset, keyword) for keyword in UID_KEYWORDS)
+    return Tokens(words, short_words, frozenset(uid for uid in uids if len(uid) >= _SHORTEST))
+
+
+@lru_cache(maxsize=64)
+def _words(names: tuple[str, ...], numbers: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    """Split names into words; give the long ones, with the numbers, and the short ones."""
+    parts = {word.strip(" .\0").casefold() for name in names for word in _SEPARATORS.split(name)}
+    whole = {number.strip(" .\0").casefold() for number in numbers}
+    long = frozenset(word for word in parts | whole if len(word) >= _SHORTEST)
+    return long, frozenset(word for word in parts if 1 < len(word) < _SHORTEST)
+
+
+@lru_cache(maxsize=64)
+def _forms(words: frozenset[str], fixed_words: str) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
+    """Give the length and the encodings of each word that is worth a search in bytes."""
+    return tuple(
+        (len(word), tuple(sorted(_encodings(word))))
+        for word in sorted(words)
+        if word not in fixed_words and not (word.isdecimal() and len(word) < _SHORTEST_DIGITS_IN_BYTES)
+    )
 
 
 def _encodings(word: str) -> set[bytes]:
     forms = {word.encode("utf-8", "replace"), word.encode("utf-16-le", "replace"), word.encode("utf-16-be", "replace")}
-    return {*forms, word.encode("latin-1", "ignore")} - {b""}
+    latin = word.encode("latin-1", "ignore")
+    return {*forms, latin if len(latin) >= _SHORTEST else b""} - {b""}

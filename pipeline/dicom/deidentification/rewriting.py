@@ -3,31 +3,37 @@
 Pixels stay as they are, but for mosaics, whose tiles become slices, and for what a rule blanks.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian
 
 from pipeline.core.artefacts import replacing
 from pipeline.core.errors import ArtefactError, PipelineError
 from pipeline.core.records import Instance
 from pipeline.dicom.deidentification.burned_in import FIXED_WORDS, REFUSALS, SCREENING_TAGS, Screen, declare, screened
-from pipeline.dicom.deidentification.confidentiality import Identity, deidentified, fixed_words, profile
+from pipeline.dicom.deidentification.confidentiality import METHOD, Outcome, deidentify_dataset, texts_to_search
 from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
 from pipeline.dicom.deidentification.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
+from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, method_codes
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
+from pipeline.dicom.deidentification.profile import read_rows
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.receipt import counted
 from pipeline.dicom.deidentification.splitting import Single, decoded_bytes, singles
+from pipeline.dicom.deidentification.values import Identity
+from pipeline.dicom.deidentification.words import fixed_text
 from pipeline.dicom.reading import elements
 from pipeline.dicom.reading.files import (
     INFLATION_ROOM_BYTES,
+    MEGABYTE,
     FileFault,
-    Source,
     head_sha256,
     opened,
     quiet,
@@ -40,22 +46,22 @@ _IDENTITY_KEYWORDS = (*NAME_KEYWORDS, *CODE_KEYWORDS, *UID_KEYWORDS, "PatientBir
 WORTH_PROCESSES = 400  # fewest instances for which starting worker processes pays
 _NO_RULES = Screen()
 FAILED = "DEIDENTIFICATION_FAILED"
-# Elements that are in no list are never even read.
-_TAGS = (
-    *(rule.tag for rule in profile() if "." not in rule.attribute and rule.action != "pixels"),
+# What a slice cut out of an object with several takes along; the rest is about the whole object.
+_SLICE_TAGS = (
+    *(tag for row in read_rows("slice_attributes.tsv") if (tag := tag_for_keyword(row["attribute"])) is not None),
     *(tag for keyword in _IDENTITY_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None),
     *SCREENING_TAGS,
 )
+_LARGEST_HEADER_VALUE_BYTES = 16 * MEGABYTE
 # Comments of a compressed image stand in front of its data or behind them. Short words turn up there by chance.
 _CODESTREAM_ENDS_BYTES = 1 << 16
-_SHORTEST_WORD_IN_CODESTREAM = 6
 
 
 @dataclass(frozen=True)
 class Rewritten:
     """What later stages may know about a de-identified instance; every identifier is a pseudonym."""
 
-    source_sha256: str  # of the whole file, and the number of the frame
+    source_sha256: str  # of the file's length and first 16 KiB, and the number of the frame
     patient: str
     study_uid: str
     series_uid: str
@@ -77,6 +83,7 @@ class Rewritten:
     patient_sex: str
     rule: str = ""  # by which pixels were blanked
     blanked: tuple[Rectangle, ...] = ()
+    counts: tuple[tuple[int, str, int], ...] = ()  # tag, outcome and how often, for the receipt
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ class Rewriter:
         Dates of a patient move back by one to this many days.
     screen
         Which images may leave although their pixels may identify somebody.
+    options
+        Words of `pipeline.dicom.deidentification.options.OPTIONS`.
     """
 
     source: Path
@@ -102,6 +111,7 @@ class Rewriter:
     pseudonyms: Pseudonyms
     largest_date_shift_days: int
     screen: Screen = _NO_RULES
+    options: frozenset[str] = frozenset(DEFAULT_OPTIONS)
 
     def __call__(self, instances: Sequence[Instance]) -> list[Rewritten] | str:
         """De-identify one file.
@@ -157,16 +167,15 @@ class Rewriter:
             now = (file.size_bytes, file.modified_ns, head_sha256(file))
             if now != (first.size_bytes, first.modified_ns, first.head_sha256):
                 raise FileFault(FAILED)  # not the file that was scanned
-            digest = _whole_sha256(file)
             if first.frame:
-                found = read_elements(file, (*_TAGS, *GROUP_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
+                found = read_elements(file, (*_SLICE_TAGS, *GROUP_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
             else:
-                found = read_elements(file, _TAGS)
-            tokens = identity_tokens(found)
+                found = read_elements(file, None, largest_value_bytes=_LARGEST_HEADER_VALUE_BYTES)
+            tokens = identity_tokens(_copy(found), self.options)
             written: list[tuple[Path, Rewritten]] = []
             try:
                 for single in singles(file, found, instances):
-                    written.append(self._write(single, tokens, digest))
+                    written.append(self._write(single, tokens))
             except BaseException:
                 for path, _ in written:  # a part of a file is no file
                     with suppress(OSError):
@@ -174,18 +183,19 @@ class Rewriter:
                 raise
         return [one for _, one in written]
 
-    def _write(self, single: Single, tokens: Tokens, digest: str) -> tuple[Path, Rewritten]:
-        image = screened(single, self.screen)
-        single = image.single
+    def _write(self, single: Single, tokens: Tokens) -> tuple[Path, Rewritten]:
+        image = screened(replace(single, header=_copy(single.header)), self.screen)
+        single = image.single if image.rule else single
         instance, syntax, pixels = single.instance, single.transfer_syntax_uid, single.pixels
         if instance.frame:
             set_element(single.header, "SOPInstanceUID", instance.unit_uid)
         identity = Identity(self.pseudonyms, instance.patient_id, self.largest_date_shift_days, tokens)
-        result = deidentified(single.header, identity)
-        declare(result, image)
-        header = encoded_header(result, syntax)
-        _refuse_leaks(result, b"".join(header), tokens, pixels if single.place.is_encapsulated else b"")
-        written = replace(self._describe(result, single, digest), blanked=image.rectangles, rule=image.rule_name)
+        order = syntax != ExplicitVRBigEndian
+        outcome = deidentify_dataset(single.header, identity, self.options, is_little_endian=order)
+        declare(outcome.dataset, image)
+        header = encoded_header(outcome.dataset, syntax)
+        refuse_leaks(outcome, tokens, self.options, pixels if single.place.is_encapsulated else b"")
+        written = replace(self._describe(outcome, single), blanked=image.rectangles, rule=image.rule_name)
         target = self._target(written)
         with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
             stream.writelines(encoded_file(header, syntax, single.place, pixels))
@@ -199,11 +209,11 @@ class Rewriter:
             raise FileFault(FAILED)
         return path
 
-    def _describe(self, result: Dataset, single: Single, digest: str) -> Rewritten:
-        instance = single.instance
+    def _describe(self, outcome: Outcome, single: Single) -> Rewritten:
+        instance, result = single.instance, outcome.dataset
         scanner = " ".join(filter(None, (elements.text(result, k) for k in ("Manufacturer", "ManufacturerModelName"))))
         return Rewritten(
-            source_sha256=f"{digest}-{instance.frame:06d}",
+            source_sha256=f"{instance.head_sha256}-{instance.frame:06d}",
             patient=elements.text(result, "PatientID"),
             study_uid=elements.text(result, "StudyInstanceUID"),
             series_uid=elements.text(result, "SeriesInstanceUID"),
@@ -223,28 +233,33 @@ class Rewriter:
             study_date=elements.text(result, "StudyDate"),
             patient_age=elements.text(result, "PatientAge"),
             patient_sex=elements.text(result, "PatientSex"),
+            counts=counted(outcome.counts),
         )
 
 
-def _whole_sha256(file: Source) -> str:
-    """Digest every byte of the file and leave its position as it was."""
-    position = file.stream.tell()
-    file.stream.seek(0)
-    digest = hashlib.file_digest(file.stream, "sha256").hexdigest()
-    file.stream.seek(position)
-    return digest
+def _copy(dataset: Dataset) -> Dataset:
+    """Copy a data set one level deep: reading a value converts it in place, what was not read is copied fast."""
+    return Dataset(dict(dataset.items()))
 
 
-def _refuse_leaks(result: Dataset, header: bytes, tokens: Tokens, codestream: bytes) -> None:
-    """Search what is about to be written for the source's identity; the rules should leave nothing to be found."""
-    generated = [
-        elements.text(result, rule.attribute)
-        for rule in profile()
-        if rule.action in {"uid", "date", "pseudonym", "age"} and rule.attribute in result
-    ]
+def refuse_leaks(outcome: Outcome, tokens: Tokens, options: frozenset[str], codestream: bytes) -> None:
+    """Search what is about to be written for the source's identity; the rules should leave nothing to be found.
+
+    Raises
+    ------
+    FileFault
+        ``DEIDENTIFICATION_FAILED``.
+    """
+    texts, numbers = texts_to_search(outcome.dataset)
+    words = _words_written(options)
     ends = codestream[:_CODESTREAM_ENDS_BYTES] + codestream[-_CODESTREAM_ENDS_BYTES:]
-    long_words = Tokens(frozenset(word for word in tokens.words if len(word) >= _SHORTEST_WORD_IN_CODESTREAM))
-    if tokens.are_in_bytes(header, generated=filter(None, generated), fixed_words=f"{fixed_words()}\n{FIXED_WORDS}"):
+    if tokens.are_in_bytes(texts, generated=filter(None, outcome.made), fixed_words=words):
         raise FileFault(FAILED)
-    if long_words.are_in_bytes(ends):
+    if tokens.long_in_bytes(numbers) or tokens.long_in_bytes(ends):
         raise FileFault(FAILED)
+
+
+@cache
+def _words_written(options: frozenset[str]) -> str:
+    codes = [word for code in method_codes(options) for word in code]
+    return "\n".join([fixed_text(), METHOD, "DICM", FIXED_WORDS, *codes]).casefold()

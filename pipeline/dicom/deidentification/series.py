@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from pipeline.core.records import BlankedRectangle, Finding, Series
-from pipeline.dicom.deidentification.confidentiality import OLDEST_SHOWN_YEARS
 from pipeline.dicom.deidentification.rewriting import Rewritten
+from pipeline.dicom.deidentification.values import OLDEST_SHOWN_YEARS
 from pipeline.dicom.slices.headers import age_years, parsed_date
 
 

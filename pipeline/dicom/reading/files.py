@@ -265,8 +265,10 @@ def _parsed(stream: io.BufferedReader, facts: os.stat_result, largest_inflated_b
     )
 
 
-def read_elements(source: Source, tags: Sequence[int], *, largest_value_bytes: int = _LARGEST_VALUE_BYTES) -> Dataset:
-    """Read some elements up to the pixel data, and leave the body at the pixel data (or at its end).
+def read_elements(
+    source: Source, tags: Sequence[int] | None, *, largest_value_bytes: int = _LARGEST_VALUE_BYTES
+) -> Dataset:
+    """Read some elements, or all (None), up to the pixel data, and leave the body at the pixel data (or at its end).
 
     Longer values than `largest_value_bytes` are skipped, not read.
 

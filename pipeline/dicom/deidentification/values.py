@@ -1,0 +1,254 @@
+"""Values: what becomes of the bytes of one value, by the action decided for its attribute.
+
+Every function takes a value as encoded and gives the value to write, or None if the element is to go. Nothing is
+decoded that need not be: what can stay is ASCII in every character set that DICOM knows (PS3.5, section 6.1), and
+what is not ASCII is no word of the vocabulary.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from pydicom.uid import UID
+
+from pipeline.dicom.deidentification.dates import DUMMY_DATE, DUMMY_TIME, moved
+from pipeline.dicom.deidentification.decisions import Decision
+from pipeline.dicom.deidentification.leaks import Tokens
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.words import REMOVED, cleaned, cleaned_term, is_standard_meaning
+from pipeline.dicom.reading.files import FileFault
+
+_NUMBER = re.compile(rb" *(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)? *")
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,&()/+_-]{0,63}")
+_TECHNIQUE = re.compile(r"(?=.*[*_0-9])\*?[a-z0-9_]{2,16}")
+_CODE = re.compile(r"[A-Za-z0-9.+/%*{}\[\]_-]{1,16}")
+_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+_OFFSET = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
+_OLDEST_YEARS = 130
+_AGE = re.compile(r"(\d{3})([DWMY])")
+_CHARACTER_SET = re.compile(r"(ISO[_ ]IR \d{1,3}|ISO 2022 IR \d{1,3}|GB18030|GBK)?")
+# Coding schemes of PS3.16, section 8: their codes and meanings are public.
+PUBLIC_SCHEMES = frozenset(
+    {
+        "DCM", "SRT", "SCT", "SNM3", "SNOMED-RT", "99SDM", "UCUM", "LN", "FMA",
+        "RADLEX", "NCIt", "UMLS", "MDC", "IBSI", "ISO639_1", "ISO639_2", "ISO3166_1", "NEU",
+        "NYUMCCG", "ITIS_TSN", "PUBCHEM_CID", "RXNORM", "ICD10", "I10", "I9", "I9C", "CPT4",
+        "NDC", "BARI", "BI", "HPC", "MSH", "UNII",
+    }
+)  # fmt: skip
+OLDEST_SHOWN_YEARS = 89  # ages above it are stated as 90 (US 45 CFR 164.514(b)(2)(i)(C))
+_BACKSLASH = "\\"
+_SHORTEST_WORD_IN_BINARY = 6
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a data set is about, and how that is hidden."""
+
+    pseudonyms: Pseudonyms
+    patient_id: str
+    largest_date_shift_days: int
+    tokens: Tokens
+
+    @property
+    def shift(self) -> timedelta:
+        """How far the patient's dates move back."""
+        return timedelta(days=self.pseudonyms.date_shift_days(self.patient_id, self.largest_date_shift_days))
+
+
+@dataclass(slots=True)
+class Values:
+    """Treats values of one patient, and remembers what it made up itself.
+
+    Attributes
+    ----------
+    made
+        Pseudonyms, UIDs and dates that were written: a chance hit of a search inside of them means nothing.
+    """
+
+    identity: Identity
+    shift: timedelta
+    pseudonym: str
+    made: set[str] = field(default_factory=set)
+
+    def treat(self, value: bytes, found: Decision) -> bytes | None:
+        """Give what is to be written for a value.
+
+        Raises
+        ------
+        FileFault
+            ``DEIDENTIFICATION_FAILED`` if something without which the pixels would mean something else cannot stay.
+        """
+        treatment = _TREATMENTS.get(found.action)
+        return treatment(self, value, found) if treatment else None
+
+    def empty(self, value: bytes, found: Decision) -> bytes | None:
+        """Write nothing."""
+        return b""
+
+    def dummy(self, value: bytes, found: Decision) -> bytes | None:
+        """Write a value that says nothing, valid for the representation."""
+        texts = {"DA": DUMMY_DATE, "DT": DUMMY_DATE + DUMMY_TIME, "TM": DUMMY_TIME, "DS": "0", "IS": "0", "AS": "000Y"}
+        texts |= {"UR": "about:blank", "CS": REMOVED}
+        if found.representation in {"LO", "SH", "LT", "ST", "UC", "UT", "PN", "AE"}:
+            return REMOVED.encode()
+        return texts[found.representation].encode() if found.representation in texts else bytes(8)
+
+    def number(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep numbers as text."""
+        parts = value.rstrip(b" \0").split(b"\\")
+        if not all(_NUMBER.fullmatch(part) for part in parts):
+            return None
+        return None if any(self.identity.tokens.is_number(part.decode("ascii")) for part in parts) else value
+
+    def binary(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep numbers in binary form, unless somebody wrote a name into them."""
+        return None if len(value) >= _SHORTEST_WORD_IN_BINARY and self.identity.tokens.long_in_bytes(value) else value
+
+    def vital(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep what gives pixels their meaning, or refuse the file."""
+        is_text = found.representation in {"DS", "IS"}
+        kept = self.number(value, found) if is_text else self.binary(value, found)
+        if kept is None:
+            raise FileFault("DEIDENTIFICATION_FAILED")
+        return kept
+
+    def terms(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep the listed terms."""
+        return _joined([part.upper() if part.upper() in found.terms else "" for part in _texts(value)])
+
+    def term(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep terms whose words are known."""
+        return _joined([cleaned_term(part, self.identity.tokens.is_word) for part in _texts(value)])
+
+    def words(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep the words of texts that are known."""
+        if not value.strip(b" \0"):
+            return b""
+        is_long = found.representation in {"ST", "LT", "UT"}  # where a backslash is a character
+        parts = [value.decode("latin-1").rstrip(" \0")] if is_long else _texts(value)
+        kept = [cleaned(" ".join(part.split()), self.identity.tokens.is_word) for part in parts]
+        return _joined(kept) or REMOVED.encode()
+
+    def technique(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep names of pulse sequences, which are no words."""
+        text = value.decode("latin-1").strip(" \0")
+        if _TECHNIQUE.fullmatch(text) and not self.identity.tokens.are_in(text):
+            return value
+        return self.words(value, found)
+
+    def device(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep the names of maker and model."""
+        text = value.decode("latin-1").strip(" \0")
+        if not text:
+            return b""
+        return value if _DEVICE.fullmatch(text) and not self.identity.tokens.are_in(text) else None
+
+    def code(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep codes; whether their scheme is a public one is asked by the walk (see `coding_is_public`)."""
+        text = value.decode("latin-1").strip(" \0")
+        is_plain = _CODE.fullmatch(text) is not None and not self.identity.tokens.are_in(text)
+        return value if is_plain else self.words(value, found)
+
+    def meaning(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep meanings of the standard's codes."""
+        text = value.decode("latin-1").strip(" \0")
+        return value if text.isascii() and is_standard_meaning(text) else self.words(value, found)
+
+    def retained(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep a text that an option asks for."""
+        tokens = self.identity.tokens
+        return self.words(value, found) if tokens.are_in_bytes(value) else value
+
+    def character_set(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep names of character sets."""
+        return value if all(_CHARACTER_SET.fullmatch(part) for part in _texts(value)) else None
+
+    def standard_class(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep UIDs of the standard."""
+        return value if all(UID(part).type for part in _texts(value)) else None
+
+    def known_uid(self, value: bytes, found: Decision) -> bytes | None:
+        """Replace UIDs but those of the standard."""
+        return self._uids(value, lambda part: bool(UID(part).type))
+
+    def retained_uid(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep UIDs."""
+        return self._uids(value, lambda part: len(part) <= 64 and _UID.fullmatch(part) is not None)
+
+    def _uids(self, value: bytes, is_kept: Callable[[str], bool]) -> bytes | None:
+        parts = [part if not part or is_kept(part) else self._uid(part) for part in _texts(value)]
+        return "\\".join(parts).encode("latin-1")
+
+    def _uid(self, uid: str) -> str:
+        made = self.identity.pseudonyms.uid(uid)
+        self.made.add(made)
+        return made
+
+    def date(self, value: bytes, found: Decision) -> bytes | None:
+        """Move dates."""
+        return self._moved(value, found, self.shift)
+
+    def full_date(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep what is a date or a time."""
+        return self._moved(value, found, timedelta(0))
+
+    def _moved(self, value: bytes, found: Decision, shift: timedelta) -> bytes | None:
+        parts = [moved(found.representation, part, shift) for part in _texts(value)]
+        self.made.update(parts)
+        return _joined(parts)
+
+    def time_zone(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep an offset from UTC."""
+        return value if _OFFSET.fullmatch(value.strip(b" \0")) else b""
+
+    def age(self, value: bytes, found: Decision) -> bytes | None:
+        """Keep an age, the highest as one group."""
+        text = value.decode("latin-1").strip(" \0")
+        match = _AGE.fullmatch(text)
+        if match is None or (match[2] == "Y" and int(match[1]) > _OLDEST_YEARS):
+            return b"" if not text else None
+        return b"090Y" if match[2] == "Y" and int(match[1]) > OLDEST_SHOWN_YEARS else value
+
+    def name(self, value: bytes, found: Decision) -> bytes | None:
+        """Write the pseudonym."""
+        return self.pseudonym.encode()
+
+
+def _texts(value: bytes) -> list[str]:
+    """Split a value into its parts; characters that are not ASCII come as any others that are not."""
+    return [part.strip(" \0") for part in value.decode("latin-1").split(_BACKSLASH)]
+
+
+def _joined(parts: list[str]) -> bytes:
+    while parts and not parts[-1]:
+        parts.pop()
+    return _BACKSLASH.join(parts).encode("latin-1")
+
+
+_TREATMENTS: dict[str, Callable[[Values, bytes, Decision], bytes | None]] = {
+    "number": Values.number,
+    "vital": Values.vital,
+    "binary": Values.binary,
+    "terms": Values.terms,
+    "term": Values.term,
+    "technique": Values.technique,
+    "device": Values.device,
+    "words": Values.words,
+    "code": Values.code,
+    "meaning": Values.meaning,
+    "retained": Values.retained,
+    "character_set": Values.character_set,
+    "class": Values.standard_class,
+    "known_uid": Values.known_uid,
+    "retained_uid": Values.retained_uid,
+    "uid": Values.known_uid,
+    "date": Values.date,
+    "full_date": Values.full_date,
+    "pseudonym": Values.name,
+    "age": Values.age,
+    "time_zone": Values.time_zone,
+    "dummy": Values.dummy,
+    "empty": Values.empty,
+}

@@ -1,0 +1,107 @@
+"""Words: texts of which only what a fixed vocabulary knows is kept.
+
+A name that nobody listed cannot be found by looking for names. Looking for what is no name can: words of radiology
+and of the standard, short numbers and short codes stay; everything else goes.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+
+from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined]
+
+from pipeline.dicom.deidentification.profile import defined_terms, read_rows
+
+REMOVED = "REMOVED"  # stands where a text had to go and none would break the object
+_PIECES = re.compile(r"[A-Za-z0-9.]*[A-Za-z0-9][A-Za-z0-9.]*")
+_NUMBER = re.compile(r"\d{1,3}(\.\d{1,3})?")
+_CODE = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]{0,2}|\d{1,3}[A-Za-z]{1,2}")
+_TERM_CODE = re.compile(r"[A-Z]{1,3}|[A-Z]{1,3}\d{1,3}[A-Z]{0,2}|\d{1,3}[A-Z]{0,2}")
+# Behind these comes a name. MR in capitals is a modality.
+_TITLES = re.compile(
+    r"\b(?:Mr|(?i:mrs|ms|miss|dr|drs|doctor|prof|professor|sir|frau|herr|mme|madame|monsieur|sra|senor|senora)"
+    r"|(?i:daughter|son|wife|husband|mother|father|sister|brother) of)\b\.?((?:[ ^]+\S+){1,2})"
+)
+_BLANKS = re.compile(r"[ \t]{2,}")
+_SEPARATORS = " ^,;:.-_/\\|+&()[]{}\"'=<>*#@!?~"
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Give every word that tells nothing about a person, in lower case."""
+    listed = {row["word"] for row in read_rows("vocabulary.tsv")}
+    names = {word.lower() for entry in DicomDictionary.values() for word in re.findall("[A-Za-z]+", entry[2])}
+    return frozenset(listed | names)
+
+
+@cache
+def fixed_text() -> str:
+    """Give all words that may stay, in lower case, as one text: finding one of them tells nothing about a patient."""
+    terms = [term.lower() for known in defined_terms().values() for term in known]
+    return "\n".join(sorted({*vocabulary(), *terms, *standard_phrases(), REMOVED.lower()}))
+
+
+@cache
+def standard_phrases() -> frozenset[str]:
+    """Give the meanings of coded concepts that pydicom knows, as letters and digits in lower case."""
+    from pydicom.sr.codedict import codes
+
+    return frozenset(word.lower() for scheme in codes.schemes() for word in getattr(codes, scheme).dir())
+
+
+def cleaned(text: str, is_name: Callable[[str], bool]) -> str:
+    """Keep of a free text what the vocabulary knows.
+
+    Parameters
+    ----------
+    text
+        Decoded, of one value.
+    is_name
+        Tells whether a word belongs to the patient's identity, whatever the vocabulary says.
+
+    Examples
+    --------
+    >>> cleaned("CT chest of Mrs White, Erika, 5 mm", lambda word: word == "erika")
+    'CT chest of 5 mm'
+    >>> cleaned("Knee 20240301 B70f", lambda word: False)
+    'Knee B70f'
+    """
+    without_names = _TITLES.sub(" ", text)
+    chunks = [_cleaned_chunk(chunk, is_name) for chunk in without_names.split(" ")]
+    return _BLANKS.sub(" ", " ".join(filter(None, chunks))).strip(_SEPARATORS)
+
+
+def _cleaned_chunk(chunk: str, is_name: Callable[[str], bool]) -> str:
+    """Clean what stands between two blanks; all of it goes if it is written in other than ASCII letters."""
+    if not (chunk.isascii() and chunk.isprintable()):
+        return ""
+
+    def kept(match: re.Match[str]) -> str:
+        word = match[0]
+        return word if is_harmless(word.strip("."), is_name) else ""
+
+    left = _PIECES.sub(kept, chunk)
+    return left if any(character.isalnum() for character in left) else ""
+
+
+def is_harmless(word: str, is_name: Callable[[str], bool]) -> bool:
+    """Tell whether a single word may stay in a free text."""
+    lower = word.lower()
+    if is_name(lower):
+        return False
+    return lower in vocabulary() or bool(_NUMBER.fullmatch(word) or _CODE.fullmatch(word))
+
+
+def cleaned_term(text: str, is_name: Callable[[str], bool]) -> str:
+    """Give a coded string (CS) in capitals if all its words are known or short, else nothing."""
+    term = text.upper()
+    found = _PIECES.findall(term)
+    is_plain = len(term) <= 16 and term.isascii() and term.isprintable()
+    if not is_plain or any(is_name(word.lower()) for word in (*found, term)):
+        return ""
+    return term if all(word.lower() in vocabulary() or _TERM_CODE.fullmatch(word) for word in found) else ""
+
+
+def is_standard_meaning(text: str) -> bool:
+    """Tell whether a code meaning is one of the standard's, to the letter but for blanks and signs."""
+    return re.sub("[^a-z0-9]", "", text.lower()) in standard_phrases()
