@@ -1,7 +1,7 @@
 """The configuration's section ``train``: a part of `pipeline.config`, in a file of its own for its size."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -138,6 +138,11 @@ class TrainSettings(Section):
     """Time after which the state of a training is saved in the middle of an epoch; it is saved after epochs, too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: a GPU if there is one."""
+    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
+    """How many GPUs train one network together, each with its part of every batch. `auto`: as many as the job is given
+    (its resource `gpu`: one, if nothing else is said), and without GPUs one process. Results depend on the number."""
+    compile: Literal["auto", "off"] = "auto"
+    """`auto`: long trainings on a GPU are compiled, if a compiler is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the hardware multiplies it fast (recent GPUs, processors with AMX), else float32."""
 

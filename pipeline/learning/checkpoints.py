@@ -71,9 +71,12 @@ class StateFolder:
         Digest of everything the training depends on; states of another key are never resumed.
     minutes
         Time after which a state is written in the middle of an epoch.
+    is_read_only
+        Nothing is written: another process of the same training does it.
     """
 
-    def __init__(self, folder: Path, key: str, minutes: float = 10.0) -> None:
+    def __init__(self, folder: Path, key: str, minutes: float = 10.0, *, is_read_only: bool = False) -> None:
+        self.is_read_only = is_read_only
         self.folder = folder
         self.key = key
         self.minutes = minutes
@@ -102,6 +105,9 @@ class StateFolder:
 
     def save(self, epoch: int, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any], step: int = 0) -> None:
         """Write the state after an epoch, or after some steps of the next, and keep one older state beside it."""
+        self._saved = time.monotonic()
+        if self.is_read_only:
+            return
         before = sorted(self.folder.glob("epoch-*.safetensors"))
         # In the order of their names, states are in the order of time: `.safetensors` stands before `.step`.
         path = self.folder / f"epoch-{epoch:05d}{f'.step-{step:07d}' if step else ''}.safetensors"

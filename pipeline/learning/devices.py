@@ -65,6 +65,34 @@ def choose_placement(device: str, precision: str, threads: int) -> Placement:
     return Placement(chosen, "bfloat16" if precision == "bfloat16" else "float32", threads)
 
 
+def choose_devices(
+    device: str, devices: int | Literal["auto"], precision: str, threads: int, gpus: int
+) -> tuple[int, Placement]:
+    """Resolve how many processes train a network together, and place each.
+
+    Parameters
+    ----------
+    device, precision
+        As for `choose_placement`.
+    devices
+        How many; ``auto``: as many as there are GPUs for this job, and one without GPUs.
+    threads
+        Processor threads of all processes together.
+    gpus
+        GPUs that the scheduler has given to this job.
+
+    Raises
+    ------
+    TrainingError
+        As `choose_placement`.
+    """
+    if devices != "auto":
+        return devices, choose_placement(device, precision, max(1, threads // devices))
+    placement = choose_placement(device, precision, threads)
+    count = max(1, gpus) if placement.device == "cuda" else 1
+    return count, choose_placement(device, precision, max(1, threads // count))
+
+
 def _multiplies_bfloat16(device: str) -> bool:
     """Tell whether bfloat16 is faster than float32: GPUs since Ampere, processors with AMX tiles."""
     import torch

@@ -6,7 +6,7 @@ therefore goes on from its last saved state and ends with the same weights, bit 
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,27 +17,27 @@ from pipeline.core.progress import format_duration, say
 from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.averaging import WeightAverage
-from pipeline.learning.backbones import SLICES, block_of, head_of
+from pipeline.learning.backbones import block_of, head_of
 from pipeline.learning.batches import Inputs, shuffled_batches
 from pipeline.learning.checkpoints import StateFolder
+from pipeline.learning.compiling import compiled
 from pipeline.learning.criteria import Criterion, calibrated_loss, validation_auroc
+from pipeline.learning.devices import Placement
 from pipeline.learning.feeding import feed
-from pipeline.learning.gradients import differentiate
-from pipeline.learning.inference import predict_logits
+from pipeline.learning.gradients import Differentiated, differentiate
+from pipeline.learning.inference import predict_together
 from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, is_asked_to_end
 from pipeline.learning.memory import announce, forecast
+from pipeline.learning.optimisers import RANDOM_START_FACTOR, adamw
 from pipeline.learning.recipes import Recipe, learning_rate_at, opening_share
 from pipeline.learning.resumption import Run
+from pipeline.learning.statistics import shared_statistics
 from pipeline.learning.strategies import BlockPlan
+from pipeline.learning.team import ALONE, Team
 from pipeline.learning.transfer import network_on_device, on_device
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-
-# A pre-trained network needs small steps, a random one large steps, for the same optimiser (AdamW).
-RANDOM_START_FACTOR = 10.0
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,8 @@ class Task:
         keeps the source's statistics everywhere (a few hundred images estimate them badly), and the start
         counts as epoch 0: training that does not improve on it is not used. From random weights the
         statistics are learned and steps are `RANDOM_START_FACTOR` times as large.
+    is_compiled
+        Steps run compiled once all blocks are open (`pipeline.learning.compiling`).
     """
 
     strategy: str
@@ -75,6 +77,7 @@ class Task:
     backbone: str
     plan: tuple[BlockPlan, ...]
     is_pretrained: bool
+    is_compiled: bool = False
 
     def open_blocks(self, epoch: int) -> frozenset[str]:
         """Name the blocks that are trained in an epoch."""
@@ -120,7 +123,9 @@ def restore_prevalence(network: "nn.Module", weights: np.ndarray) -> None:
         bias.sub_(torch.from_numpy(np.log(weights)).to(bias))
 
 
-def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, states: StateFolder) -> Tuned:
+def fine_tune(
+    network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, states: StateFolder, team: Team = ALONE
+) -> Tuned:
     """Train a network in place; it ends with the weights of the epoch with the lowest validation loss.
 
     Parameters
@@ -136,6 +141,8 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
         Names and the blocks to train.
     states
         Where the state after each epoch is kept, and found again after an interruption.
+    team
+        The processes that train together; all begin with the first one's network, and end with the same.
 
     Returns
     -------
@@ -150,23 +157,28 @@ def fine_tune(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, 
         If the process was asked to end; the state is saved.
     """
     network_on_device(network, data.inputs.placement.device)
-    run = _begin(network, data, recipe, task)
+    _require_enough(data, recipe, team)
+    team.spread(network)
+    run = _begin(network, data, recipe, task, team)
     saved = states.latest()
     if saved is not None:
         run.restore(saved)
         steps = f" and {run.step} steps" if run.step else ""
-        say(f"fold {task.fold} {task.strategy}: resumed after epoch {run.epoch}{steps}")
-    elif task.is_pretrained:
-        logits = predict_logits(network, data.inputs, data.validation_rows)
+        team.say(f"fold {task.fold} {task.strategy}: resumed after epoch {run.epoch}{steps}")
+    team.require_equal((run.epoch, run.step, run.checksum()), "states (epoch, step, checksum)")
+    if saved is None and task.is_pretrained:
+        logits = predict_together(network, data.inputs, data.validation_rows, team)
         run.keep(network, calibrated_loss(logits, data.validation_classes, data.class_weights))
-    if not _is_finished(run, recipe, task):
+    if team.is_first and not _is_finished(run, recipe, task):
         _forecast(run, data, recipe, task)
     started, first = time.monotonic(), run.epoch
-    while not _is_finished(run, recipe, task):
-        log = _epoch(run, data, recipe, task, states)
-        if states.is_due() or _is_finished(run, recipe, task):
-            run.save(states)
-        _announce(log, recipe, run, (time.monotonic() - started) / (run.epoch - first))
+    with shared_statistics(network, team if _learns_statistics(run, task) else ALONE):
+        while not _is_finished(run, recipe, task):
+            log = _epoch(run, data, recipe, task, states)
+            if states.is_due() or _is_finished(run, recipe, task):
+                run.save(states)
+            if team.is_first:
+                _announce(log, recipe, run, (time.monotonic() - started) / (run.epoch - first))
     network.load_state_dict(run.best)
     return Tuned(run.history, run.best_epoch)
 
@@ -183,18 +195,28 @@ def set_mode(network: "nn.Module", backbone: str, trained_blocks: Iterable[str],
             module.train()
 
 
-def _begin(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task) -> Run:
+def _begin(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, team: Team = ALONE) -> Run:
     import torch
 
     planned = {block.name for block in task.plan}
     names = [name for name, _ in network.named_parameters() if block_of(name, task.backbone) in planned]
-    optimiser, ordered = _optimiser(network, names, recipe, task)
+    optimiser, ordered = adamw(network, names, recipe, task.plan, task.backbone, is_pretrained=task.is_pretrained)
     average = WeightAverage(network, names, recipe.ema_decay) if recipe.ema_decay else None
-    run = Run(network, optimiser, ordered, average, torch.zeros((), device=data.inputs.placement.device))
+    run = Run(network, optimiser, ordered, average, torch.zeros((), device=data.inputs.placement.device), team)
+    if task.is_compiled and not (team.size > 1 and _learns_statistics(run, task)):
+        run.forward = compiled(network)
     if len(data.train_rows) == 1 and _learns_statistics(run, task):
         what = "the training part holds one image, from which batch normalisation cannot learn its statistics"
         raise TrainingError(what, where="train", remedy="use more images, or a source of weights")
     return run
+
+
+def _require_enough(data: FoldData, recipe: Recipe, team: Team) -> None:
+    """Stop if a process would be left without an image of a batch."""
+    fewest = min(map(len, shuffled_batches(data.train_rows, recipe.batch_size, 0)))
+    if fewest < team.size:
+        what = f"batches of {fewest} images cannot be divided over {team.size} processes"
+        raise TrainingError(what, where="train.devices", remedy="set train.devices lower, or train.batch_size higher")
 
 
 def _learns_statistics(run: Run, task: Task) -> bool:
@@ -209,7 +231,7 @@ def _forecast(run: Run, data: FoldData, recipe: Recipe, task: Task) -> None:
     placement, rows = data.inputs.placement, data.train_rows
     example = data.inputs.plain(np.resize(rows, 2))
     found = forecast(run.network, example, placement, is_averaged=run.average is not None)
-    announce(found, -(-min(recipe.batch_size, len(rows)) // run.pieces), placement)
+    announce(found, -(-min(recipe.batch_size, len(rows)) // (run.pieces * run.team.size)), placement)
 
 
 def _is_finished(run: Run, recipe: Recipe, task: Task) -> bool:
@@ -240,25 +262,51 @@ def _steps(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
     gamma = recipe.focal_gamma if recipe.loss == "focal" else None
     weights = on_device(torch.from_numpy(data.class_weights).float(), device)
     criterion = Criterion(weights, recipe.label_smoothing, gamma)
-    smallest = 2 if _learns_statistics(run, task) else 1
+    smallest = _smallest_piece(run, recipe, task)
+    forward = run.forward if epoch > task.last_opening else None  # with other blocks open it would be another one
     if run.step == 0:
         run.loss_sum.zero_()
     seeds = [derive_seed(task.seed, "augmentation", task.fold, epoch, index) for index in range(len(batches))]
-    for index, images in enumerate(feed(inputs, batches[run.step :], seeds[run.step :]), start=run.step):
+    images_of = feed(inputs, batches[run.step :], seeds[run.step :], run.team.part)
+    for index, images in enumerate(images_of, start=run.step):
         rows, total = batches[index], recipe.epochs * len(batches)
         _set_rates(run, recipe, task, (epoch - 1) * len(batches) + index, total)
-        done = differentiate(
-            run.network, images, truths[index], criterion, inputs.placement, pieces=run.pieces, smallest=smallest
-        )
+        # For dropout, which knows no generator of its own; the parts of a batch need other masks.
+        torch.manual_seed(derive_seed(task.seed, "dropout", task.fold, epoch, index, run.team.number))
+        done = _differentiate(run, images, truths[index], criterion, inputs.placement, smallest, forward)
+        loss = run.team.add_up(run.network, done.loss)
         run.optimiser.step()
         if run.average is not None:
             run.average.update()
-        run.loss_sum += done.loss * len(rows)
+        run.loss_sum += loss * len(rows)
         run.pieces, run.step = done.pieces, index + 1
         if is_asked_to_end() or states.is_overdue():
             run.save(states)
             end_if_asked()
     return _rate(recipe, task, epoch * len(batches) - 1, recipe.epochs * len(batches))
+
+
+def _differentiate(
+    run: Run,
+    images: "Tensor",
+    truth: "Tensor",
+    criterion: Criterion,
+    placement: Placement,
+    smallest: int,
+    forward: "Callable[[Tensor], Tensor] | None",
+) -> Differentiated:
+    """Compute the gradients of this process's part of a batch; `truth` is that of the whole batch."""
+    weight = criterion.weight_of(truth) if run.team.size > 1 else None
+    own = truth[run.team.part.within(len(truth))]
+    more = {"pieces": run.pieces, "smallest": smallest}
+    return differentiate(run.network, images, own, criterion, placement, **more, forward=forward, weight=weight)
+
+
+def _smallest_piece(run: Run, recipe: Recipe, task: Task) -> int:
+    """Fewest images of a piece; where processes share statistics, one cannot compute its part again by itself."""
+    if not _learns_statistics(run, task):
+        return 1
+    return 2 if run.team.size == 1 else recipe.batch_size
 
 
 def _rate(recipe: Recipe, task: Task, step: int, steps: int) -> float:
@@ -279,7 +327,8 @@ def _epoch(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
     train_loss = float(run.loss_sum) / len(data.train_rows)
     with run.judged() as network:
         try:
-            logits = predict_logits(network, data.inputs, data.validation_rows)
+            run.team.require_equal(run.checksum(), "weights")
+            logits = predict_together(network, data.inputs, data.validation_rows, run.team)
         except TrainingInterruptedError:
             is_interrupted = True
         else:
@@ -307,35 +356,6 @@ def _epoch(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
     )
     run.history.append(log)
     return log
-
-
-def _optimiser(
-    network: "nn.Module", trained: list[str], recipe: Recipe, task: Task
-) -> tuple["torch.optim.AdamW", list[str]]:
-    """AdamW with two groups for each block, and the names of its parameters in their order.
-
-    Biases and normalisation do not decay: their size carries meaning of its own. All groups are there from the
-    start, so that a block that is opened later changes nothing for the others; its moments begin with its first
-    gradient.
-    """
-    import torch
-
-    parameters = dict(network.named_parameters())
-    groups, names = [], []
-    for block in task.plan:
-        of_block = [name for name in trained if block_of(name, task.backbone) == block.name]
-        for is_matrix, is_new in ((True, False), (False, False), (True, True), (False, True)):
-            kind = (is_matrix, is_new)
-            members = [name for name in of_block if (parameters[name].ndim > 1, name.startswith(SLICES)) == kind]
-            if members:
-                names += members
-                # The pooling of slices is in no source: it learns as fast as a network from random weights.
-                share = RANDOM_START_FACTOR if is_new and task.is_pretrained else 1.0
-                facts = {"rate": share * block.rate, "first_epoch": block.first_epoch}
-                decay = recipe.weight_decay if is_matrix else 0.0
-                groups.append({"params": [parameters[name] for name in members], "weight_decay": decay, **facts})
-    # Fused: one pass over memory for each parameter instead of six, also on processors.
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True), names
 
 
 def _announce(log: EpochLog, recipe: Recipe, run: Run, seconds_per_epoch: float) -> None:

@@ -1,5 +1,6 @@
 """Gradients of a batch, in pieces where it does not fit into memory at once."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.errors import TrainingError
@@ -27,6 +28,8 @@ def differentiate(
     *,
     pieces: int,
     smallest: int,
+    forward: "Callable[[Tensor], Tensor] | None" = None,
+    weight: "Tensor | None" = None,
 ) -> Differentiated:
     """Compute the gradients of a batch's loss; out of memory, with pieces of half the size.
 
@@ -48,6 +51,10 @@ def differentiate(
         In how many pieces to begin with.
     smallest
         Fewest images of a piece.
+    forward
+        Computes the network's logits, for example faster; None: the network itself does.
+    weight
+        Of the whole batch, if the images are a part of one: loss and gradients are then shares of the batch's.
 
     Raises
     ------
@@ -58,7 +65,8 @@ def differentiate(
         for parameter in network.parameters():
             parameter.grad = None
         try:
-            return Differentiated(_add_up(network, images, truth, criterion, placement, pieces), pieces)
+            loss = _add_up(forward or network, images, truth, criterion, placement, pieces, weight)
+            return Differentiated(loss, pieces)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -67,21 +75,27 @@ def differentiate(
 
 
 def _add_up(
-    network: "nn.Module", images: "Tensor", truth: "Tensor", criterion: Criterion, placement: Placement, pieces: int
+    forward: "Callable[[Tensor], Tensor]",
+    images: "Tensor",
+    truth: "Tensor",
+    criterion: Criterion,
+    placement: Placement,
+    pieces: int,
+    weight: "Tensor | None",
 ) -> "Tensor":
     import torch
 
-    if pieces == 1:
+    if pieces == 1 and weight is None:
         with placement.autocast():
-            logits = network(images)
+            logits = forward(images)
         loss = criterion.mean(logits.float(), truth)
         torch.autograd.backward(loss)
         return loss.detach()
-    weight = criterion.weight_of(truth)
+    weight = criterion.weight_of(truth) if weight is None else weight
     total = torch.zeros((), device=images.device)
     for part, classes in zip(images.tensor_split(pieces), truth.tensor_split(pieces), strict=True):
         with placement.autocast():
-            logits = network(part)
+            logits = forward(part)
         loss = criterion.sum(logits.float(), classes) / weight
         torch.autograd.backward(loss)
         total += loss.detach()

@@ -15,6 +15,7 @@ from pipeline.learning.batches import Inputs, plain_batches
 from pipeline.learning.devices import Placement
 from pipeline.learning.feeding import feed
 from pipeline.learning.interruption import end_if_asked
+from pipeline.learning.team import Team
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,6 +61,15 @@ def predict_logits(
     return looks[0] if not views else np.mean(looks, axis=0)
 
 
+def predict_together(network: "nn.Module", inputs: Inputs, rows: np.ndarray, team: Team) -> np.ndarray:
+    """Compute plain logits as `predict_logits` does, bit for bit, each process of a team those of some batches."""
+    size = _batch_size(inputs)
+    batches = team.part.within(-(-len(rows) // size))
+    own = rows[batches.start * size : batches.stop * size]
+    found = team.gather(predict_logits(network, inputs, own))
+    return np.concatenate([logits for logits in found if len(logits)])
+
+
 def mean_probability_logits(looks: Sequence[np.ndarray]) -> np.ndarray:
     """Join the logits of several networks, each of shape (images, classes): their softmax is the mean probability.
 
@@ -81,9 +91,13 @@ def pooled_features(network: "nn.Module", inputs: Inputs, rows: np.ndarray) -> n
         return _joined(_pooled(network, inputs, rows))
 
 
+def _batch_size(inputs: Inputs) -> int:
+    return max(1, INFERENCE_BATCH // inputs.looks)
+
+
 def _pooled(network: "nn.Module", inputs: Inputs, rows: np.ndarray, seed: int | None = None) -> "Iterator[Tensor]":
     network.eval()
-    batches = plain_batches(rows, max(1, INFERENCE_BATCH // inputs.looks))
+    batches = plain_batches(rows, _batch_size(inputs))
     seeds = None if seed is None else [derive_seed(seed, index) for index in range(len(batches))]
     for taken in feed(inputs, batches, seeds):
         end_if_asked()

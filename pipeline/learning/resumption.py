@@ -1,7 +1,7 @@
 """Resumption: all that changes in the course of a training, and how it is put into a state and taken out again."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.core.records import EpochLog
 from pipeline.learning.averaging import WeightAverage
 from pipeline.learning.checkpoints import Checkpoint, StateFolder
+from pipeline.learning.team import ALONE, Team
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,10 @@ class Run:
         Steps done of the epoch after them.
     loss_sum
         Sum of the losses of its images so far; on the device, because reading it would wait for a GPU.
+    team
+        The processes that take these steps together.
+    forward
+        The network's forward pass compiled, if it is.
     pieces
         In how many pieces a batch is computed (more than one after a lack of memory).
     best_epoch, best_loss, best
@@ -46,6 +51,8 @@ class Run:
     names: list[str]
     average: WeightAverage | None
     loss_sum: "Tensor"
+    team: Team = ALONE
+    forward: "Callable[[Tensor], Tensor] | None" = None
     epoch: int = 0
     step: int = 0
     pieces: int = 1
@@ -62,6 +69,15 @@ class Run:
             return
         with self.average.in_place():
             yield self.network
+
+    def checksum(self) -> int:
+        """Sum up the bits of all weights, in an order that does not matter; 0 where no other process could differ."""
+        import torch
+
+        if self.team.size == 1:
+            return 0
+        values = [*self.network.state_dict().values(), *(self.average.values.values() if self.average else ())]
+        return int(sum(one.detach().flatten().view(torch.int32).sum(dtype=torch.int64) for one in values))
 
     def keep(self, network: "nn.Module", loss: float) -> None:
         """Remember the network of this epoch as the best so far."""

@@ -13,16 +13,16 @@ import numpy as np
 from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
-from pipeline.core.records import EpochLog, FoldRole, Prediction, Role, TrainingSummary
+from pipeline.core.records import EpochLog, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
-from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import BACKBONES, HEAD, block_of
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.blocks import feature_blocks, joined_network
 from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.devices import Placement
+from pipeline.learning.compiling import compiles
+from pipeline.learning.devices import Placement, choose_placement
 from pipeline.learning.feeding import settle
 from pipeline.learning.finetuning import (
     FoldData,
@@ -33,66 +33,19 @@ from pipeline.learning.finetuning import (
     restore_prevalence,
 )
 from pipeline.learning.inference import mean_probability_logits, pooled_features, predict_logits
+from pipeline.learning.launching import together
 from pipeline.learning.probe import check_classes, fit_head, install_head
-from pipeline.learning.recipes import Recipe
-from pipeline.learning.roads import Road, network_for, normalisation_for
+from pipeline.learning.roads import network_for, normalisation_for
 from pipeline.learning.sources import Normalisation
-from pipeline.learning.strategies import STRATEGIES, BlockPlan, Head, Strategy, banked
+from pipeline.learning.strategies import STRATEGIES, BlockPlan, Strategy, banked
+from pipeline.learning.study import Study
 from pipeline.learning.sweep import ProbeData
+from pipeline.learning.team import Team
 from pipeline.learning.transfer import network_on_device
 from pipeline.learning.weights import RANDOM, VerifiedWeights
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """What all strategies of a fold share.
-
-    Attributes
-    ----------
-    classes
-        Class names in the order of the logits.
-    roles
-        The rows of the fold table that belong to this fold.
-    pixels
-        Stored images, shape (images, height, width), or volumes, (volumes, slices, height, width).
-    pixels_sha256
-        Digest of the stored images, part of the resumable state's key.
-    code
-        Fingerprint of the code, part of the key as well.
-    views
-        Random variants of each image that are predicted beside it.
-    networks
-        How many networks each strategy trains with different seeds.
-    head
-        What the head of strategies that train all blocks looks at.
-    state_minutes
-        Time after which a state is written in the middle of an epoch.
-    bank
-        What frozen blocks make of the images, for the strategies that it serves; None: there is none.
-    road
-        How volumes are looked at; None for images.
-    """
-
-    classes: tuple[str, ...]
-    roles: tuple[FoldRole, ...]
-    fold: int
-    seed: int
-    pixels: np.ndarray
-    pixels_sha256: str
-    backbone: str
-    recipe: Recipe
-    augmentation: Augmentation
-    placement: Placement
-    code: str
-    views: int = 0
-    networks: int = 1
-    head: Head = "last"
-    state_minutes: float = 10.0
-    bank: BankManifest | None = None
-    road: Road | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +115,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         train_images=len(data.train_rows),
         validation_images=len(data.validation_rows),
         test_images=sum(role.role == "test" for role in study.roles),
-        device=_device_name(study.placement),
+        device=_device_name(study.placement) if study.devices == 1 else _team_name(study),
         precision=study.placement.precision,
         threads=study.placement.threads,
         seed=study.seed,
@@ -213,16 +166,7 @@ def _train(
     name: str, study: Study, used: VerifiedWeights, data: FoldData, plan: tuple[BlockPlan, ...], member: _Member
 ) -> tuple[Cut, Tuned]:
     """Train one network, and take the class weights out of its head again."""
-    seed = member.seed(study)
-    network = network_for(
-        study.road,
-        study.backbone,
-        used,
-        len(study.classes),
-        seed=derive_seed(seed, "initialisation", study.fold),
-        head_seed=derive_seed(seed, "head", study.fold),
-    )
-    cut = _cut(name, network, data, study, used, derive_seed(seed, "head", study.fold))
+    cut = _begin(name, study, used, data, member)
     data = replace(data, inputs=cut.inputs)
     # Fine-tuning starts from the probe: with a random head, the first steps would distort the source's features
     # (Kumar et al., 2022, arXiv:2202.10054).
@@ -230,20 +174,55 @@ def _train(
         _fit_probe(cut.part, data)
     tuned = Tuned([], 0)
     if STRATEGIES[name].head == "gradient":
-        task = Task(
-            strategy=name,
-            fold=study.fold,
-            seed=seed,
-            backbone=study.backbone,
-            plan=plan,
-            is_pretrained=used.path is not None,
-        )
-        key = _key(name, seed, study, used)
-        tuned = fine_tune(
-            cut.part, data, study.recipe, task, StateFolder(member.folder(name), key, study.state_minutes)
-        )
+        task = _task(name, study, used, data, plan, member)
+        key = _key(name, study, used, task)
+        states = StateFolder(member.folder(name), key, study.state_minutes)
+        order = (name, study, used, task, member, key)
+        with together(study.devices, study.placement.device, follow_training, *order) as team:
+            tuned = fine_tune(cut.part, data, study.recipe, task, states, team)
     restore_prevalence(cut.part, data.class_weights)
     return cut, tuned
+
+
+def follow_training(
+    team: Team, name: str, study: Study, used: VerifiedWeights, task: Task, member: _Member, key: str
+) -> None:
+    """Train a network as another process of the team than the first, from whom its weights come."""
+    choose_placement(study.placement.device, study.placement.precision, study.placement.threads)
+    data = _fold_data(study, used)
+    cut = _begin(name, study, used, data, member)
+    states = StateFolder(member.folder(name), key, study.state_minutes, is_read_only=True)
+    fine_tune(cut.part, replace(data, inputs=cut.inputs), study.recipe, task, states, team)
+
+
+def _begin(name: str, study: Study, used: VerifiedWeights, data: FoldData, member: _Member) -> Cut:
+    """Make the network with its new head, and the part of it that is trained."""
+    seed = member.seed(study)
+    head_seed = derive_seed(seed, "head", study.fold)
+    network = network_for(
+        study.road,
+        study.backbone,
+        used,
+        len(study.classes),
+        seed=derive_seed(seed, "initialisation", study.fold),
+        head_seed=head_seed,
+    )
+    return _cut(name, network, data, study, used, head_seed)
+
+
+def _task(
+    name: str, study: Study, used: VerifiedWeights, data: FoldData, plan: tuple[BlockPlan, ...], member: _Member
+) -> Task:
+    steps = study.recipe.epochs * len(data.train_rows) // study.recipe.batch_size
+    return Task(
+        strategy=name,
+        fold=study.fold,
+        seed=member.seed(study),
+        backbone=study.backbone,
+        plan=plan,
+        is_pretrained=used.path is not None,
+        is_compiled=compiles(study.compile, study.placement, steps),
+    )
 
 
 def _bank_of(name: str, study: Study) -> BankManifest | None:
@@ -340,14 +319,14 @@ def _predict(cuts: Sequence[Cut], name: str, study: Study) -> list[Prediction]:
     return found
 
 
-def _key(name: str, seed: int, study: Study, weights: VerifiedWeights) -> str:
+def _key(name: str, study: Study, weights: VerifiedWeights, task: Task) -> str:
     """Digest everything that the weights after an epoch depend on, down to the kind of processor."""
     facts = {
         "strategy": name,
         "classes": study.classes,
         "roles": [(role.row, role.label, role.role) for role in study.roles],
         "fold": study.fold,
-        "seed": seed,
+        "seed": task.seed,
         "head": study.head,
         "pixels": study.pixels_sha256,
         "backbone": study.backbone,
@@ -358,10 +337,17 @@ def _key(name: str, seed: int, study: Study, weights: VerifiedWeights) -> str:
         "road": asdict(study.road) if study.road else None,
         "placement": study.placement,
         "device": _device_name(study.placement),
+        # Parts of batches are summed up in another order, and compiled kernels round otherwise.
+        "devices": study.devices,
+        "is_compiled": task.is_compiled,
         "software": numerical(versions()),
         "code": study.code,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _team_name(study: Study) -> str:
+    return f"{study.devices} x {_device_name(study.placement)}"
 
 
 def _device_name(placement: Placement) -> str:

@@ -13,12 +13,13 @@ from pipeline.imaging.pixel_store import open_pixels
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.checkpoints import locked, write_checkpoint
-from pipeline.learning.devices import choose_placement
+from pipeline.learning.devices import choose_devices
 from pipeline.learning.interruption import interruptible
 from pipeline.learning.recipes import Recipe
 from pipeline.learning.roads import choose_road
 from pipeline.learning.strategies import banked
-from pipeline.learning.training import Outcome, Study, train_strategy
+from pipeline.learning.study import Study
+from pipeline.learning.training import Outcome, train_strategy
 from pipeline.learning.weight_files import file_digest
 from pipeline.learning.weights import VerifiedWeights, WeightsChoice, verify
 from pipeline.train_settings import TrainSettings
@@ -43,6 +44,7 @@ def train(
     predictions: Path,
     training: Path,
     threads: int = 1,
+    gpus: int = 1,
 ) -> None:
     """Train every strategy of the study in one fold; the study's own comes first and gives the checkpoint."""
     roles = read_table(folds, FoldRole)
@@ -51,16 +53,8 @@ def train(
     stored = open_pixels(pixels, len(index))
     road = choose_road(stored, **settings.volumes.model_dump())
     assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in index})
-    weights = verify(
-        WeightsChoice(
-            source=settings.weights.source,
-            backbone=settings.backbone,
-            file=settings.weights.file,
-            sha256=settings.weights.sha256,
-            licence=settings.weights.licence,
-            dimensions=settings.dimensions,
-        )
-    )
+    weights = _weights(settings)
+    devices, placement = choose_devices(settings.device, settings.devices, settings.precision, threads, gpus)
     study = Study(
         classes=classes,
         roles=tuple(role for role in roles if role.fold == fold),
@@ -71,7 +65,7 @@ def train(
         backbone=settings.backbone,
         recipe=_recipe(settings),
         augmentation=Augmentation(**settings.augmentation.model_dump()),
-        placement=choose_placement(settings.device, settings.precision, threads),
+        placement=placement,
         code=fingerprint(__name__),
         views=settings.views,
         networks=settings.seeds,
@@ -79,6 +73,8 @@ def train(
         state_minutes=settings.state_minutes,
         bank=_bank(bank, settings),
         road=road,
+        devices=devices,
+        compile=settings.compile,
     )
     _announce(study, weights)
     with locked(state), interruptible():
@@ -90,11 +86,25 @@ def train(
     _write_networks(checkpoint, outcomes[0], seed, weights.ancestry)
 
 
+def _weights(settings: TrainSettings) -> VerifiedWeights:
+    return verify(
+        WeightsChoice(
+            source=settings.weights.source,
+            backbone=settings.backbone,
+            file=settings.weights.file,
+            sha256=settings.weights.sha256,
+            licence=settings.weights.licence,
+            dimensions=settings.dimensions,
+        )
+    )
+
+
 def _announce(study: Study, weights: VerifiedWeights) -> None:
     place = study.placement
     started = f"{weights.source} ({weights.ancestry})" if weights.ancestry else weights.source
     road = f", volumes by {study.road.name} ({study.road.slices} looks each)" if study.road else ""
-    where = f"{place.device}, {place.precision}, {place.threads} threads"
+    device = f"{study.devices} x {place.device}" if study.devices > 1 else place.device
+    where = f"{device}, {place.precision}, {place.threads} threads"
     say(f"train: fold {study.fold} on {where}, weights {started}{road}")
 
 

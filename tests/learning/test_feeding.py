@@ -95,7 +95,7 @@ class _Other:
     """Inputs of another kind, which know nothing of parts."""
 
     def __init__(self, one):
-        self.placement, self.train, self.plain = one.placement, one.train, one.plain
+        self.placement, self.looks, self.train, self.plain = one.placement, 1, one.train, one.plain
 
 
 def test_what_fails_in_the_thread_fails_here_and_leaves_no_thread():

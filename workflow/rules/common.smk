@@ -33,6 +33,8 @@ CLASSES = list(CONFIG.label.classes)
 # A file of weights that the study names: when it changes, what was made from it is made anew. If it is missing, `require`
 # has said so.
 WEIGHTS = CONFIG.train.weights.file or []
+# Processes that train one network together; with `auto` a profile may give a job more GPUs (--set-resources train:gpu=4).
+DEVICES = 1 if CONFIG.train.devices == "auto" else CONFIG.train.devices
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))

@@ -53,11 +53,11 @@ rule train:
     conda:
         "../../environment.yml"
     # Fixed, not "as many as there are": the order of floating-point sums, and so the last digits, depend on it.
-    threads: 2
+    threads: 2 * DEVICES
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * DEVICES * attempt,
         runtime=480,
-        gpu=0 if CONFIG.train.device == "cpu" else 1,
+        gpu=0 if CONFIG.train.device == "cpu" else DEVICES,
     params:
         settings=CONFIG.section("train"),
         code=fingerprint("pipeline.stages.train"),
@@ -71,4 +71,4 @@ rule train:
         " --images {input.images:q} --pixels {input.pixels:q} --folds {input.folds:q}"
         " --bank {params.bank:q} --classes {params.classes:q} --fold {wildcards.fold} --state {params.state:q}"
         " --checkpoint {output.checkpoint:q} --history {output.history:q} --predictions {output.predictions:q}"
-        " --training {output.training:q} --threads {threads} --log {log:q}"
+        " --training {output.training:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"
