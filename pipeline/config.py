@@ -17,6 +17,7 @@ from pipeline.core.section import Section
 from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, OptionWord
 from pipeline.dicom.deidentification.options import contradiction as options_contradict
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, contradiction
+from pipeline.label_settings import LabelSettings
 from pipeline.learning.sources import SOURCES
 from pipeline.learning.strategies import banked
 from pipeline.train_settings import NEEDED, TrainSettings
@@ -160,30 +161,6 @@ class PreprocessSettings(Section):
     """Type of the stored values: 0 to 255, or 0.0 to 1.0."""
     volume: VolumeGridSettings = VolumeGridSettings()
     """How volumes become arrays."""
-
-
-class LabelSettings(Section):
-    """Where the labels stand and what they mean."""
-
-    table: Path
-    """CSV or TSV file with a header line."""
-    key: Literal["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
-    """Column by which rows are matched with images; it must bear this name in the table."""
-    column: str = "label"
-    """Column with the class."""
-    classes: tuple[str, ...] = Field(min_length=2)
-    """All classes as they stand in the table. With two, the second is the positive one."""
-    on_contradiction: Literal["error", "exclude"] = "error"
-    """Several classes for one key: stop, or leave the images out and count them."""
-    on_unknown_class: Literal["error", "exclude"] = "error"
-    """A class that is not listed: stop, or leave the images out and count them."""
-
-    @model_validator(mode="after")
-    def _classes_differ(self) -> "LabelSettings":
-        if len(set(self.classes)) != len(self.classes):
-            message = "a class is listed twice"
-            raise ValueError(message)
-        return self
 
 
 class SplitSettings(Section):

@@ -20,6 +20,7 @@ from pipeline.evaluation.ranking import equal_weights, rank
 from pipeline.learning.bank import features_of_blocks, fill_bank
 from pipeline.learning.finetuning import class_weights
 from pipeline.learning.sweep import BlockProbe, ProbeData, candidates, choose_probe, probe_at, probe_logits
+from pipeline.prerequisites import require_classes
 from pipeline.stages.bank import order_of_study
 
 CHOSEN = "chosen"
@@ -50,6 +51,7 @@ def sweep_boundaries(config: Path, *, output: Path | None = None, threads: int =
         processor threads
     """
     study = load(config)
+    require_classes(study, "freeze_sweep")
     results = Path("results") / study.study
     order = order_of_study(study, results, threads)
     features = features_of_blocks(fill_bank(order, results / "state" / "sweep"))

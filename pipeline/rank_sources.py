@@ -14,6 +14,7 @@ from pipeline.learning.bank import features_of_blocks, fill_bank
 from pipeline.learning.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
 from pipeline.learning.sources import SOURCES
 from pipeline.learning.weights import places_of
+from pipeline.prerequisites import require_classes
 from pipeline.stages.bank import order_of_study
 from pipeline.train_settings import NEEDED, TrainSettings, WeightsSettings
 
@@ -56,6 +57,7 @@ def rank_sources(
         processor threads
     """
     study = load(config)
+    require_classes(study, "rank_sources")
     results = Path("results") / study.study
     measured = dict(_measured(fine_tuned))
     roles = list({role.row: role for role in read_table(results / "folds.tsv", FoldRole)}.values())

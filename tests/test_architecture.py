@@ -19,6 +19,7 @@ FLOORS = {
     "core": 0,
     **dict.fromkeys(LIBRARIES, 1),
     "train_settings": 1.5,  # a part of config, in a file of its own for its size
+    "label_settings": 1.5,
     "config": 2,
     "prerequisites": 3,
     "stages": 3,

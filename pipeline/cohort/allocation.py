@@ -6,7 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def allocate(counts: NDArray[np.int64], shares: Sequence[float], generator: np.random.Generator) -> NDArray[np.int64]:
+def allocate(
+    counts: NDArray[np.int64],
+    shares: Sequence[float],
+    generator: np.random.Generator,
+    sizes: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
     """Put every block into one part so that each part gets its share of images and of blocks of every class.
 
     Blocks are taken from large to small, equals in random order, and each goes where the chi-square distance
@@ -21,6 +26,10 @@ def allocate(counts: NDArray[np.int64], shares: Sequence[float], generator: np.r
         Wanted fraction of each part; they sum to 1.
     generator
         Decides between equals.
+    sizes
+        Images of each block, shape (blocks,), where an image may be of several classes at once or of none. Blocks
+        are then taken by the rarest thing that they hold, because what is rare can be balanced only as long as
+        there is room everywhere (Sechidis et al., 2011, doi:10.1007/978-3-642-23808-6_10).
 
     Returns
     -------
@@ -42,12 +51,16 @@ def allocate(counts: NDArray[np.int64], shares: Sequence[float], generator: np.r
     [[2, 1], [2, 1]]
     """
     held = np.hstack([counts, counts > 0]).astype(np.float64)
-    features = np.hstack([held, counts.sum(axis=1, keepdims=True), np.ones((len(counts), 1))])
+    images = counts.sum(axis=1) if sizes is None else sizes
+    features = np.hstack([held, images[:, None], np.ones((len(counts), 1))])
     features /= np.maximum(features.sum(axis=0), 1)
     wanted = np.asarray(shares, dtype=np.float64)[:, None]
     load = np.zeros((len(shares), features.shape[1]))
     shuffled = generator.permutation(len(counts))
-    order = shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]
+    order = shuffled[np.argsort(-images[shuffled], kind="stable")]
+    if sizes is not None:
+        rarity = np.round(features[order, counts.shape[1] : held.shape[1]].max(axis=1), 12)
+        order = order[np.argsort(-rarity, kind="stable")]
     parts = np.empty(len(counts), dtype=np.int64)
     for block in order:
         size = features[block]

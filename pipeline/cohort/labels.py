@@ -3,19 +3,16 @@
 The table's keys are identifiers. They are turned into pseudonyms right after reading (by the caller, through
 `LabelTable.with_keys`), and no message repeats a cell: problems are told by line number.
 
-Labels are kept in long format, one row for each image and class, so that several classes for one image need no
-other table.
+Several findings for one image: `pipeline.cohort.findings`.
 """
 
-import csv
-import difflib
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from pipeline.cohort.tables import read_cells
 from pipeline.core.errors import CohortError
 from pipeline.core.records import Finding, Image, Label
 
@@ -23,8 +20,6 @@ KeyColumn = Literal["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPIn
 OnProblem = Literal["error", "exclude"]
 
 _STAGE = "label"
-_DELIMITERS = {".tsv": "\t,;", ".tab": "\t,;"}
-_USUAL_DELIMITERS = ",;\t"  # the semicolon is what spreadsheets write where the comma is the decimal sign
 _MOST_PROBLEMS_SHOWN = 20
 _MOST_LINES_SHOWN = 5
 _KEY_OF: Mapping[KeyColumn, Callable[[Image], str]] = {
@@ -100,8 +95,7 @@ class LabelledCohort:
 def read_label_table(path: Path, *, key: str, column: str) -> LabelTable:
     """Read keys and labels from a CSV or TSV file with a header line.
 
-    Comma, semicolon and tab are recognised from the header line. Text is UTF-8, with or without a byte order
-    mark. Blanks around values do not count, empty lines are skipped.
+    How the text is read says `pipeline.cohort.tables.read_cells`.
 
     Parameters
     ----------
@@ -115,28 +109,10 @@ def read_label_table(path: Path, *, key: str, column: str) -> LabelTable:
     CohortError
         If the file cannot be read, is not UTF-8 or not a table, lacks a column, or has no rows.
     """
-    name = str(path)
-    text = _decode(path)
-    lines = text.splitlines()
-    if not any(line.strip() for line in lines):
-        raise CohortError("the label table is empty", where=name, remedy="name the file that holds the labels")
-    delimiter = _find_delimiter(next(line for line in lines if line.strip()), path.suffix.lower(), (key, column))
-    numbered = _split_cells(text, delimiter, name)
-    header_line, header = numbered[0]
-    key_index, label_index = _find_columns(header, (key, column), f"{name}:{header_line}")
-    rows: list[LabelRow] = []
-    problems: list[tuple[int, str]] = []
-    for line, cells in numbered[1:]:
-        if len(cells) != len(header):
-            problems.append((line, f"{len(cells)} cells where the header has {len(header)}"))
-        elif cells[key_index]:
-            rows.append(LabelRow(line, cells[key_index], cells[label_index]))
-        elif cells[label_index]:
-            problems.append((line, f"a label but nothing in the column `{key}`"))
-    if not rows and not problems:
-        what = "the label table has a header line but no rows with a key"
-        raise CohortError(what, where=name, remedy="name the file that holds the labels")
-    return LabelTable(name, tuple(rows), tuple(problems))
+    remedy = "set label.key and label.column to names of the header line, each there once"
+    found = read_cells(path, key, (column,), remedy=remedy)
+    rows = tuple(LabelRow(line, cells[0], cells[1]) for line, cells in found.rows)
+    return LabelTable(found.name, rows, found.problems)
 
 
 def resolve_labels(
@@ -183,11 +159,11 @@ def resolve_labels(
             refused[key] = "CONTRADICTORY_LABELS"
             if on_contradiction == "error":
                 lines = sorted(line for lines in lines_of.values() for line in lines)
-                problems.append((lines[0], f"{_name_lines(lines)} give one key {len(lines_of)} classes"))
+                problems.append((lines[0], f"{name_lines(lines)} give one key {len(lines_of)} classes"))
         else:
             labels[key] = next(iter(lines_of))
     if problems:
-        raise _table_error(table, problems, classes)
+        raise table_error(table.name, problems, classes, "classes")
     repeated = {key: sum(len(lines) - 1 for lines in lines_of.values()) for key, lines_of in found.items()}
     return KeyedLabels(table.name, labels, refused, {key: count for key, count in repeated.items() if count})
 
@@ -213,6 +189,25 @@ def join_labels(
     CohortError
         If no image, or no image of some class, has a label.
     """
+    labels, findings = match_images(images, keyed, key)
+    unknown = sum(finding.code == "UNKNOWN_LABEL" for finding in findings)
+    _require_all_classes(keyed.name, labels, classes, unknown)
+    classes_of = defaultdict(set)
+    for row in labels:
+        classes_of[row.patient].add(row.label)
+    several = sorted(patient for patient, held in classes_of.items() if len(held) > 1)
+    findings += [_note("patient", name, "PATIENT_HAS_SEVERAL_CLASSES", len(classes_of[name])) for name in several]
+    return LabelledCohort(tuple(labels), tuple(findings))
+
+
+def match_images(images: Sequence[Image], keyed: KeyedLabels, key: KeyColumn) -> tuple[list[Label], list[Finding]]:
+    """Find the label of each image; count images without one, surplus rows, and keys without an image.
+
+    Raises
+    ------
+    CohortError
+        If no image has a label.
+    """
     key_of = _KEY_OF[key]
     labels: list[Label] = []
     findings: list[Finding] = []
@@ -226,110 +221,32 @@ def join_labels(
             labels.append(Label(image_id=image.image_id, patient=image.patient, label=label))
     present = {key_of(image) for image in images}
     _require_match(keyed, present, key, len(images))
-    unknown = sum(finding.code == "UNKNOWN_LABEL" for finding in findings)
-    _require_all_classes(keyed.name, labels, classes, unknown)
     findings += [_note("label", name, "DUPLICATE_LABEL_ROW", keyed.repeated[name]) for name in sorted(keyed.repeated)]
     named = {*keyed.labels, *keyed.refused}
     findings += [_note("label", name, "LABEL_WITHOUT_IMAGE") for name in sorted(named - present)]
-    classes_of = defaultdict(set)
-    for row in labels:
-        classes_of[row.patient].add(row.label)
-    several = sorted(patient for patient, held in classes_of.items() if len(held) > 1)
-    findings += [_note("patient", name, "PATIENT_HAS_SEVERAL_CLASSES", len(classes_of[name])) for name in several]
-    return LabelledCohort(tuple(labels), tuple(findings))
+    return labels, findings
 
 
-def _decode(path: Path) -> str:
-    name = str(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        what = f"the label table cannot be read ({error.strerror})"
-        raise CohortError(what, where=name, remedy="check label.table and the file's permissions") from error
-    remedy = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CohortError("the label table is UTF-16 text, not UTF-8", where=name, remedy=remedy)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        # not chained: the exception holds the whole file
-        raise CohortError("the label table is not UTF-8 text", where=f"{name}:{line}", remedy=remedy) from None
-    if "\0" in text:
-        what = "the label table holds zero bytes: it is not a text file, or not UTF-8"
-        raise CohortError(what, where=name, remedy=remedy)
-    return text
-
-
-def _find_delimiter(header: str, suffix: str, wanted: Sequence[str]) -> str:
-    """Choose the delimiter that gives most of the wanted columns, then most columns, then the usual one."""
-
-    def quality(delimiter: str) -> tuple[int, int]:
-        cells = [cell.strip().strip('"') for cell in header.split(delimiter)]
-        return sum(name in cells for name in wanted), len(cells)
-
-    return max(_DELIMITERS.get(suffix, _USUAL_DELIMITERS), key=quality)
-
-
-def _split_cells(text: str, delimiter: str, name: str) -> list[tuple[int, list[str]]]:
-    """Give the line number and the cells of each row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    line = 1
-    try:
-        for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                rows.append((line, stripped))
-            line = reader.line_num + 1
-    except csv.Error:
-        what = "a quotation mark is not closed, or something follows a closing one"
-        raise CohortError(what, where=f"{name}:{line}", remedy="mend the quotation marks in that row") from None
-    return rows
-
-
-def _find_columns(header: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
-    problems = [_describe_column(header, name) for name in wanted if header.count(name) != 1]
-    if problems:
-        remedy = "set label.key and label.column to names of the header line, each there once"
-        raise CohortError("; ".join(problems), where=where, remedy=remedy)
-    return [header.index(name) for name in wanted]
-
-
-def _describe_column(header: Sequence[str], wanted: str) -> str:
-    """Say what is wrong with a column; names found are shown only if the line is surely no patient's row."""
-    if wanted in header:
-        return f"the column `{wanted}` stands {header.count(wanted)} times in the label table"
-    what = f"the label table has no column `{wanted}`"
-    folded = {_fold(name): name for name in header}
-    nearest = difflib.get_close_matches(_fold(wanted), folded, n=1, cutoff=0.8)
-    if nearest:
-        return f"{what} (did you mean `{folded[nearest[0]]}`?)"
-    if any(name in _KEY_OF for name in header):
-        return f"{what} (it has {', '.join(header)})"
-    return f"{what} (its first line has {len(header)} cells and may not be a header)"
-
-
-def _fold(name: str) -> str:
-    return name.casefold().replace("_", "").replace(" ", "")
-
-
-def _name_lines(lines: Sequence[int]) -> str:
+def name_lines(lines: Sequence[int]) -> str:
+    """Name some lines of a table, and how many more there are."""
     shown = ", ".join(map(str, lines[:_MOST_LINES_SHOWN]))
     return f"lines {shown}" + (f" and {len(lines) - _MOST_LINES_SHOWN} more" if len(lines) > _MOST_LINES_SHOWN else "")
 
 
-def _table_error(table: LabelTable, problems: Iterable[tuple[int, str]], classes: Sequence[str]) -> CohortError:
+def table_error(
+    name: str, problems: Iterable[tuple[int, str]], known: Sequence[str], what_they_are: str
+) -> CohortError:
+    """Give one error that names the problems of a table by line, and what the table may hold."""
     ordered = sorted(problems)
     shown = [f"line {line}: {text}" for line, text in ordered[:_MOST_PROBLEMS_SHOWN]]
     if len(ordered) > _MOST_PROBLEMS_SHOWN:
         shown.append(f"and {len(ordered) - _MOST_PROBLEMS_SHOWN} more")
     what = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''} in the label table\n    " + "\n    ".join(shown)
     remedy = (
-        f"correct the table (the classes are {', '.join(f'`{name}`' for name in classes)}; capitals count), or set "
-        "label.on_contradiction or label.on_unknown_class to `exclude`"
+        f"correct the table (the {what_they_are} are {', '.join(f'`{name}`' for name in known)}; capitals count), or "
+        "set label.on_contradiction or label.on_unknown_class to `exclude`"
     )
-    return CohortError(what, where=table.name, remedy=remedy)
+    return CohortError(what, where=name, remedy=remedy)
 
 
 def _require_match(keyed: KeyedLabels, present: set[str], key: KeyColumn, images: int) -> None:

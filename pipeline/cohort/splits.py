@@ -17,6 +17,7 @@ from pipeline.cohort.duplicates import name_groups
 from pipeline.core.errors import CohortError, LeakageError
 from pipeline.core.records import FoldRole, Image, Role
 from pipeline.core.seeding import derive_seed
+from pipeline.core.states import ABSENT, PRESENT, LabelKind, named, states_of
 
 Side = Literal["patient", "site"]
 
@@ -48,13 +49,18 @@ class Division:
 
 
 def divide(
-    images: Sequence[Image], labels: Mapping[str, str], groups: Mapping[str, str], division: Division
+    images: Sequence[Image],
+    labels: Mapping[str, str],
+    groups: Mapping[str, str],
+    division: Division,
+    kind: LabelKind = "classes",
 ) -> list[FoldRole]:
     """Give every image its role in every fold.
 
     Test parts are stratified by class and made of whole groups, or of whole sites (one in each fold if there
     are as many sites as folds). The validation part of a fold is a stratified sample of the remaining groups.
-    In every fold, training and validation hold every class; so does the test part, unless a site does not.
+    In every fold, training and validation hold every class; so does the test part, unless a site does not. Of
+    findings, "present" and "absent" are held like two classes each.
 
     Parameters
     ----------
@@ -66,6 +72,8 @@ def divide(
         Group of each patient.
     division
         What is wanted.
+    kind
+        Whether the labels are classes, or findings with their states (`pipeline.core.states`).
 
     Returns
     -------
@@ -77,18 +85,17 @@ def divide(
     CohortError
         If there are too few groups of a class or too few sites for the folds.
     """
-    classes = {label: number for number, label in enumerate(sorted(set(labels.values())))}
     of_image = [groups[image.patient] for image in images]
-    columns = np.array([classes[labels[image.image_id]] for image in images], dtype=np.int64)
     if not images:
         raise CohortError("no image is left to divide", where="split", remedy="see the table of duplicates")
-    tested = _test_parts(images, of_image, columns, tuple(classes), division)
+    strata = _strata(images, labels, kind)
+    tested = _test_parts(images, of_image, strata, division)
+    _require_known(strata, tested)
     rows: list[FoldRole] = []
     for fold in range(division.folds):
         inner = np.flatnonzero(tested != fold)
         # Counted over all classes of the study: one that stands at the tested site only is missing here.
-        counts = _count(_number([of_image[index] for index in inner]), columns[inner], len(classes))
-        is_validation = _validation_part([of_image[index] for index in inner], counts, division, fold)
+        is_validation = _validation_part([of_image[index] for index in inner], strata.of(inner), division, fold)
         roles: list[Role] = ["test"] * len(images)
         for index, chosen in zip(inner.tolist(), is_validation.tolist(), strict=True):
             roles[index] = "validation" if chosen else "train"
@@ -167,51 +174,98 @@ def assert_all_tested(rows: Sequence[FoldRole]) -> None:
         raise LeakageError("the folds do not test every image, or do not list the same images", remedy=_RESPLIT)
 
 
+@dataclass(frozen=True)
+class _Strata:
+    """What every part must hold: classes, or each finding present and absent.
+
+    Attributes
+    ----------
+    names
+        Of the strata, for messages.
+    member
+        Whether an image is in a stratum, shape (images, strata).
+    is_exclusive
+        Every image is in exactly one.
+    """
+
+    names: tuple[str, ...]
+    member: NDArray[np.bool_]
+    is_exclusive: bool
+
+    def of(self, chosen: NDArray[np.int64]) -> "_Strata":
+        return _Strata(self.names, self.member[chosen], self.is_exclusive)
+
+    def count(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the images of each stratum in each block, shape (blocks, strata)."""
+        counts = np.zeros((int(blocks.max()) + 1, len(self.names)), dtype=np.int64)
+        np.add.at(counts, blocks, self.member.astype(np.int64))
+        return counts
+
+    def sizes(self, blocks: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Count the images of each block, where the strata do not do so."""
+        return None if self.is_exclusive else np.bincount(blocks)
+
+    def in_words(self) -> str:
+        return "every class" if self.is_exclusive else "every finding, present as well as absent"
+
+    def rarest(self) -> str:
+        if self.is_exclusive:
+            return "the rarest class"
+        return f"`{self.names[int(np.argmin(self.member.sum(axis=0)))]}`"
+
+
+def _strata(images: Sequence[Image], labels: Mapping[str, str], kind: LabelKind) -> _Strata:
+    of_image = [labels[image.image_id] for image in images]
+    if kind == "findings":
+        findings = named(of_image[0])
+        states = states_of(of_image, findings)
+        names = tuple(f"{word}{name}" for name in findings for word in ("", "no "))
+        member = np.stack([states == PRESENT, states == ABSENT], axis=2).reshape(len(images), -1)
+        return _Strata(names, member, is_exclusive=False)
+    classes = sorted(set(labels.values()))
+    return _Strata(tuple(classes), np.array([[label == name for name in classes] for label in of_image]), True)
+
+
 def _test_parts(
-    images: Sequence[Image],
-    of_image: Sequence[str],
-    columns: NDArray[np.int64],
-    classes: tuple[str, ...],
-    division: Division,
+    images: Sequence[Image], of_image: Sequence[str], strata: _Strata, division: Division
 ) -> NDArray[np.int64]:
     """Choose the fold that tests each image, shape (images,)."""
     groups = _number(of_image)
-    _require_groups(_count(groups, columns, len(classes)), classes, division)
+    _require_groups(strata.count(groups), strata, division)
     if division.unit == "site":
         blocks = _number(_site_blocks(images, of_image))
         _require_sites(int(blocks.max()) + 1, images, division.folds)
     else:
         blocks = groups
         _require_no_giant(images, blocks, division.folds)
-    counts = _count(blocks, columns, len(classes))
+    counts = strata.count(blocks)
     if division.unit == "site" and len(counts) == division.folds:
         return blocks
     for attempt in range(_ATTEMPTS):
         generator = np.random.default_rng(derive_seed(division.seed, "folds", attempt))
-        parts = allocate(counts, [1 / division.folds] * division.folds, generator)
+        parts = allocate(counts, [1 / division.folds] * division.folds, generator, strata.sizes(blocks))
         totals = _totals(counts, parts, division.folds)
         is_complete = totals.any(axis=1) if division.unit == "site" else totals.all(axis=1)
         if is_complete.all():
             chosen: NDArray[np.int64] = parts[blocks]
             return chosen
-    what = f"the patients cannot be divided into {division.folds} folds that all hold every class"
-    raise CohortError(what, where="split.folds", remedy="set fewer folds, or add patients of the rarest class")
+    what = f"the patients cannot be divided into {division.folds} folds that all hold {strata.in_words()}"
+    raise CohortError(what, where="split.folds", remedy=f"set fewer folds, or add patients of {strata.rarest()}")
 
 
-def _validation_part(
-    of_image: Sequence[str], counts: NDArray[np.int64], division: Division, fold: int
-) -> NDArray[np.bool_]:
+def _validation_part(of_image: Sequence[str], strata: _Strata, division: Division, fold: int) -> NDArray[np.bool_]:
     """Choose the validation images among those that a fold does not test, shape (images,)."""
     blocks = _number(of_image)
+    counts = strata.count(blocks)
     shares = (division.validation_fraction, 1 - division.validation_fraction)
     for attempt in range(_ATTEMPTS):
         generator = np.random.default_rng(derive_seed(division.seed, "validation", fold, attempt))
-        parts = _with_every_class(counts, allocate(counts, shares, generator), generator)
+        parts = _with_every_class(counts, allocate(counts, shares, generator, strata.sizes(blocks)), generator)
         if _totals(counts, parts, 2).all():
             chosen: NDArray[np.bool_] = parts[blocks] == 0
             return chosen
-    what = f"the training patients of fold {fold} cannot be divided so that both parts hold every class"
-    raise CohortError(what, where="split", remedy="set fewer folds, or add patients of the rarest class")
+    what = f"the training patients of fold {fold} cannot be divided so that both parts hold {strata.in_words()}"
+    raise CohortError(what, where="split", remedy=f"set fewer folds, or add patients of {strata.rarest()}")
 
 
 def _with_every_class(
@@ -233,13 +287,6 @@ def _number(names: Sequence[str]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
-def _count(blocks: NDArray[np.int64], columns: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Count the images of each class in each block, shape (blocks, classes)."""
-    counts = np.zeros((int(blocks.max()) + 1, classes), dtype=np.int64)
-    np.add.at(counts, (blocks, columns), 1)
-    return counts
-
-
 def _totals(counts: NDArray[np.int64], parts: NDArray[np.int64], number: int) -> NDArray[np.int64]:
     """Images of each class in each part, shape (parts, classes)."""
     return np.stack([counts[parts == part].sum(axis=0) for part in range(number)])
@@ -257,14 +304,17 @@ def _site_blocks(images: Sequence[Image], of_image: Sequence[str]) -> list[str]:
     return [blocks[site] for site in sites]
 
 
-def _require_groups(counts: NDArray[np.int64], classes: Sequence[str], division: Division) -> None:
+def _require_groups(counts: NDArray[np.int64], strata: _Strata, division: Division) -> None:
     """Refuse folds for which a class has too few groups: one to test, one to train and one to validate."""
     held = [int(number) for number in (counts > 0).sum(axis=0)]
     if len(held) < 2:
         raise CohortError("all images are of one class", where="label.classes", remedy="check the label table")
     folds = 2 if division.unit == "site" else division.folds
     if min(held) < 3 or (division.unit == "patient" and not _is_enough(min(held), folds)):
-        numbers = ", ".join(f"`{label}` {number}" for label, number in zip(classes, held, strict=True))
+        pairs = list(zip(strata.names, held, strict=True))
+        if not strata.is_exclusive:  # of many findings, only those that are the matter
+            pairs = [(name, number) for name, number in pairs if number < 3 or not _is_enough(number, folds)]
+        numbers = ", ".join(f"`{label}` {number}" for label, number in pairs)
         possible = [number for number in range(2, folds) if _is_enough(min(held), number)]
         what = f"too few patients for {division.folds} folds: {numbers} (linked patients count once)"
         remedy = f"set split.folds to at most {max(possible)}" if possible else "at least 3 of each class are needed"
@@ -282,6 +332,17 @@ def _require_sites(sites: int, images: Sequence[Image], folds: int) -> None:
         what = f"{sites} separate sites{joined} cannot make {folds} folds"
         remedy = f"set split.folds to {sites}" if sites >= 2 else "set split.unit to `patient`"
         raise CohortError(what, where="split.folds", remedy=remedy)
+
+
+def _require_known(strata: _Strata, tested: NDArray[np.int64]) -> None:
+    """Refuse sites at which a finding is unknown in every image: there is nothing to test it on."""
+    if strata.is_exclusive:
+        return
+    counts = strata.count(tested)
+    for place in range(0, len(strata.names), 2):  # present and absent
+        if not counts[:, place : place + 2].any(axis=1).all():
+            what = f"at one of the sites `{strata.names[place]}` is unknown in every image"
+            raise CohortError(what, where="split.unit", remedy="set split.unit to `patient`, or take the finding out")
 
 
 def _require_no_giant(images: Sequence[Image], blocks: NDArray[np.int64], folds: int) -> None:

@@ -42,7 +42,7 @@ def describe_error(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: 
 
 
 def _is_tag(path: Sequence[str | int], index: int) -> bool:
-    return index > 0 and path[index] in _TAGS and path[index - 1] in {"intensity", "operating_point"}
+    return index > 0 and path[index] in _TAGS and path[index - 1] in {"intensity", "operating_point", "findings"}
 
 
 def _keys_at(path: Sequence[str | int], model: type[BaseModel]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.core.states import LabelKind
+
 Severity = Literal["excluded", "noted"]
 Unit = Literal["file", "instance", "series", "image", "patient", "label"]
 Role = Literal["train", "validation", "test"]
@@ -265,7 +267,7 @@ class Image(Record):
 
 
 class Label(Record):
-    """The class of one image."""
+    """The class of one image, or the states of its findings (`pipeline.core.states`)."""
 
     image_id: str
     patient: str
@@ -307,7 +309,7 @@ class Prediction(Record):
     patient: str
     group: str
     label: str
-    logits: tuple[float, ...]  # one per class, in the order of the study's classes
+    logits: tuple[float, ...]  # one per class or finding, in the order of the study
 
 
 class CalibratedPrediction(Record):
@@ -324,13 +326,23 @@ class CalibratedPrediction(Record):
     decision: str  # the class decided at the fold's operating point
 
 
+class FindingPrediction(CalibratedPrediction):
+    """A calibrated prediction about one of several findings; its classes are "no NAME" and "NAME".
+
+    Images, and patients of whose images, the finding is unknown have no row.
+    """
+
+    finding: str
+
+
 class TrainingSummary(Record):
     """How one strategy was trained in one fold: what the report says about weights, device and effort."""
 
     strategy: str
     fold: int
     backbone: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # or findings, in the order of the logits
+    kind: LabelKind = "classes"
     weights_source: str  # registry entry or "file"
     weights_file: str = ""  # file name without its folder
     weights_sha256: str = ""

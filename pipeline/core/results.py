@@ -6,6 +6,7 @@
 from pydantic import Field
 
 from pipeline.core.records import EpochLog, Estimate, FlowStep, Level, Pair, Record, Severity, TrainingSummary, Unit
+from pipeline.core.states import LabelKind
 
 
 class FindingCount(Record):
@@ -24,7 +25,7 @@ class CohortRow(Record):
     """One line of the data table: a fold's test part (or all of it) and a class (or all of them)."""
 
     fold: int | None  # None: the whole study
-    label: str | None  # None: all classes
+    label: str | None  # None: all classes; of findings, those in whom it is present
     patients: int
     studies: int
     images: int
@@ -109,15 +110,31 @@ class OperatingPoint(Record):
     predictive_values: tuple[PredictiveValue, ...]
 
 
+class FindingResult(Record):
+    """One of several findings: of how many it is known, and the decisions about it."""
+
+    name: str
+    patients_present: int  # in at least one image
+    patients_absent: int  # in all images of which it is known
+    patients_unknown: int
+    images_known: int
+    images_unknown: int
+    operating_point: OperatingPoint  # classes "no NAME" and "NAME"
+
+
 class StrategyResult(Record):
-    """Everything about one way of training: the numbers, the curves, how it was trained."""
+    """Everything about one way of training: the numbers, the curves, how it was trained.
+
+    Of several findings, metrics are means over the findings, and ``metric:FINDING`` those of each.
+    """
 
     strategy: str
     estimates: tuple[Estimate, ...]
     roc: tuple[RocCurve, ...]
     precision_recall: tuple[PrecisionRecallCurve, ...]
     calibration: tuple[Calibration, ...]
-    operating_point: OperatingPoint
+    operating_point: OperatingPoint | None  # None for findings, which have one each
+    findings: tuple[FindingResult, ...] = ()
     history: tuple[EpochLog, ...]
     training: tuple[TrainingSummary, ...]
 
@@ -141,8 +158,9 @@ class Evaluation(Record):
 
     study: str
     created: str  # ISO 8601, UTC, to the second
-    classes: tuple[str, ...]  # the order of logits and confusion matrices
-    positive_class: str | None  # None for more than two classes
+    kind: LabelKind = "classes"  # an image has one of the classes, or any of the findings
+    classes: tuple[str, ...]  # or findings; the order of logits and confusion matrices
+    positive_class: str | None  # None for more than two classes, and for findings
     folds: int
     seed: int
     bootstrap_replicates: int

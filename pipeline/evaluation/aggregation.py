@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.core.states import LabelKind
 from pipeline.evaluation.scores import FloatArray
 
 Aggregation = Literal["mean", "max"]
@@ -82,9 +83,14 @@ def aggregate(probabilities: FloatArray, units: Sequence[PatientUnit], how: Aggr
     return rows / totals
 
 
-def in_words(how: Aggregation, classes: Sequence[str]) -> str:
+def in_words(how: Aggregation, classes: Sequence[str], kind: LabelKind = "classes") -> str:
     """Describe the aggregation for a reader."""
     values = "mean" if how == "mean" else "largest"
+    if kind == "findings":
+        return (
+            f"{values} of the calibrated probabilities of those of the patient's images of which the finding is known; "
+            "a finding is present in a patient if it is in any image"
+        )
     if len(classes) == 2:
         return (
             f"{values} of the calibrated probabilities of the patient's images; "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.core.provenance import numerical
 from pipeline.core.records import Estimate, FlowStep, FoldRole, Image, Pair
-from pipeline.core.results import FindingCount, StrategyResult
+from pipeline.core.results import Calibration, FindingCount, StrategyResult
 from pipeline.evaluation.association import cramers_v
 from pipeline.evaluation.out_of_fold import FoldFit
 from pipeline.evaluation.thresholds import Rule
@@ -73,9 +73,8 @@ def no_discrimination(material: Material) -> Iterator[str]:
 
 def few_events(material: Material) -> Iterator[str]:
     """Name classes with few patients."""
-    totals = {
-        name: sum(row) for name, row in zip(material.classes, material.own.operating_point.confusion, strict=True)
-    }
+    point = material.own.operating_point
+    totals = {name: sum(row) for name, row in zip(material.classes, point.confusion if point else (), strict=True)}
     for name, total in totals.items():
         if total < ENOUGH_EVENTS:
             yield (
@@ -149,13 +148,20 @@ def poor_calibration(material: Material) -> Iterator[str]:
     for item in material.own.calibration:
         if item.slope is None or item.intercept is None:
             continue
-        is_off = not SLOPES[0] <= item.slope <= SLOPES[1] and _excludes(item.slope_interval, 1)
-        is_shifted = abs(item.intercept) > LARGE_INTERCEPT and _excludes(item.intercept_interval, 0)
-        if is_off or is_shifted:
+        if is_off(item):
             yield (
                 f"The probabilities of “{item.class_name}” are not frequencies (calibration slope {item.slope:.2f}, "
                 f"intercept {item.intercept:.2f}; perfect is 1 and 0): do not read them as risks."
             )
+
+
+def is_off(item: Calibration) -> bool:
+    """Tell whether slope or intercept lie surely beyond what can be overlooked."""
+    if item.slope is None or item.intercept is None:
+        return False
+    is_bent = not SLOPES[0] <= item.slope <= SLOPES[1] and _excludes(item.slope_interval, 1)
+    is_shifted = abs(item.intercept) > LARGE_INTERCEPT and _excludes(item.intercept_interval, 0)
+    return is_bent or is_shifted
 
 
 def much_excluded(material: Material) -> Iterator[str]:

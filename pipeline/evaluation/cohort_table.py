@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.core.records import FoldRole, Image
 from pipeline.core.results import CohortRow
+from pipeline.core.states import PRESENT, LabelKind, read_states
 
 NOT_STATED = "not stated"
 
 
 def describe_cohort(
-    images: Sequence[Image], folds: Sequence[FoldRole], classes: Sequence[str]
+    images: Sequence[Image], folds: Sequence[FoldRole], classes: Sequence[str], kind: LabelKind = "classes"
 ) -> tuple[CohortRow, ...]:
     """Describe the whole study, each class, each fold's test part, and each class within a fold.
 
@@ -21,15 +22,26 @@ def describe_cohort(
         All images; those without a place in the folds are left out.
     folds
         Roles; only the test parts are looked at.
+    classes
+        Or findings: an image stands in the row of each that is present.
     """
     known = {image.image_id: image for image in images}
-    tested = [(row.fold, row.label, known[row.image_id]) for row in folds if row.role == "test"]
+    held = {text: _held(text, classes, kind) for text in {row.label for row in folds}}
+    tested = [(row.fold, held[row.label], known[row.image_id]) for row in folds if row.role == "test"]
     rows: list[CohortRow] = []
     for fold in [None, *sorted({number for number, _, _ in tested})]:
         for label in [None, *classes]:
-            chosen = [image for number, name, image in tested if fold in {None, number} and label in {None, name}]
+            chosen = [image for number, names, image in tested if fold in {None, number} and label in names]
             rows.append(_describe(chosen, fold, label))
     return tuple(rows)
+
+
+def _held(label: str, classes: Sequence[str], kind: LabelKind) -> frozenset[str | None]:
+    """Name the rows that an image stands in besides that of all (None)."""
+    if kind == "classes":
+        return frozenset({None, label})
+    states = zip(classes, read_states(label, classes), strict=True)
+    return frozenset({None, *(name for name, state in states if state == PRESENT)})
 
 
 def _describe(images: Sequence[Image], fold: int | None, label: str | None) -> CohortRow:

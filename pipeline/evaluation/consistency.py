@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from pipeline.core.errors import LeakageError, ReportError
 from pipeline.core.records import EpochLog, FoldRole, Image, Label, Prediction, TrainingSummary
+from pipeline.core.states import LabelKind
 
 _RERUN = "run the training of that fold again; if it happens again, please report it"
 _RESPLIT = "run `split` and everything after it again; if it happens again, please report it"
@@ -46,7 +47,9 @@ def check_folds(folds: Sequence[FoldRole], images: Sequence[Image], labels: Sequ
         raise ReportError(what, remedy=_RESPLIT)
 
 
-def order_strategies(training: Sequence[TrainingSummary], classes: tuple[str, ...], folds: Iterable[int]) -> list[str]:
+def order_strategies(
+    training: Sequence[TrainingSummary], classes: tuple[str, ...], folds: Iterable[int], kind: LabelKind = "classes"
+) -> list[str]:
     """List the strategies, the study's own first, and check that each was trained once in every fold.
 
     Raises
@@ -59,7 +62,7 @@ def order_strategies(training: Sequence[TrainingSummary], classes: tuple[str, ..
     if not strategies or done != sorted((name, fold) for name in strategies for fold in folds):
         raise ReportError("not every strategy was trained exactly once in every fold", remedy=_RERUN)
     for row in training:
-        if row.classes != classes:
+        if (row.classes, row.kind) != (classes, kind):
             what = f"fold {row.fold} was trained for other classes, or in another order, than the study's"
             raise ReportError(what, remedy=_RERUN)
     return strategies

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.learning.findings import FindingCriterion, is_findings, mean_over_findings
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def calibrated_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> float:
     """Mean negative log likelihood in nats, weighted by class, at the best temperature and class offsets.
+
+    Of several findings, the mean over the findings of that of absent and present.
 
     Epochs are compared by it. A network that ranks better, but is too sure of itself or leans to one class, is
     the better one: its probabilities are calibrated later in any case (`pipeline.evaluation.calibration`).
@@ -21,14 +25,17 @@ def calibrated_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray
     logits
         Shape (images, classes).
     classes
-        Class indices, shape (images,).
+        Class indices, shape (images,); or states of findings, shape (images, findings).
     weights
-        Weight of each class.
+        Weight of each class; of findings, of absent and present, shape (findings, 2).
     """
     from scipy.optimize import minimize
 
     if not np.isfinite(logits).all():
         return math.nan
+    if is_findings(classes):
+        found = mean_over_findings(logits, classes, lambda pair, truth, at: calibrated_loss(pair, truth, weights[at]))
+        return math.nan if found is None else found
     count = logits.shape[1]
     centred = logits - logits.mean(axis=0)
     scaled = centred / max(float(centred.std()), 1e-12)
@@ -50,10 +57,17 @@ def weighted_loss(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray) 
 
 
 def validation_auroc(logits: np.ndarray, classes: np.ndarray) -> float | None:
-    """AUROC for the progress line (macro one-vs-rest for more than two classes); None if a class is absent."""
+    """AUROC for the progress line (macro one-vs-rest for more than two classes); None if a class is absent.
+
+    Of several findings, the mean over those that are present in some images and absent in others.
+    """
     from scipy.special import softmax
     from sklearn.metrics import roc_auc_score
 
+    if is_findings(classes):
+        return mean_over_findings(
+            logits, classes, lambda pair, truth, _: float(roc_auc_score(truth, pair[:, 1] - pair[:, 0]))
+        )
     count = logits.shape[1]
     if len(np.unique(classes)) < count:
         return None
@@ -118,3 +132,12 @@ class Criterion:
     def weight_of(self, truth: "Tensor") -> "Tensor":
         """Sum of the weights of a batch's classes."""
         return self.weights[truth].sum()
+
+
+AnyCriterion = Criterion | FindingCriterion
+
+
+def criterion_for(weights: "Tensor", label_smoothing: float, focal_gamma: float | None) -> AnyCriterion:
+    """Give the loss that fits the weights: of classes, shape (classes,), or of findings, shape (findings, 2)."""
+    kind = Criterion if weights.ndim == 1 else FindingCriterion
+    return kind(weights, label_smoothing, focal_gamma)

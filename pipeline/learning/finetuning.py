@@ -21,9 +21,10 @@ from pipeline.learning.backbones import block_of, head_of
 from pipeline.learning.batches import Inputs, shuffled_batches
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.compiling import compiled
-from pipeline.learning.criteria import Criterion, calibrated_loss, validation_auroc
+from pipeline.learning.criteria import AnyCriterion, calibrated_loss, criterion_for, validation_auroc
 from pipeline.learning.devices import Placement
 from pipeline.learning.feeding import feed
+from pipeline.learning.findings import is_findings, state_weights
 from pipeline.learning.gradients import Differentiated, differentiate
 from pipeline.learning.inference import predict_together
 from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, is_asked_to_end
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldData:
-    """What one fold gives to training: rows of the inputs and class indices, both of shape (images,)."""
+    """What one fold gives to training: rows of the inputs and class indices, both of shape (images,).
+
+    Of several findings, the classes are states of shape (images, findings), see `pipeline.learning.findings`.
+    """
 
     inputs: Inputs
     train_rows: np.ndarray
@@ -99,11 +103,15 @@ class Tuned(NamedTuple):
 def class_weights(classes: np.ndarray, count: int, *, balance: bool) -> np.ndarray:
     """Weights that give every class the same total, with mean 1 over the images; ones if not `balance`.
 
+    Of findings the same for absent and present of each, shape (findings, 2).
+
     Examples
     --------
     >>> class_weights(np.array([0, 0, 0, 1]), 2, balance=True).round(3).tolist()
     [0.667, 2.0]
     """
+    if is_findings(classes):
+        return state_weights(classes, balance=balance)
     if not balance:
         return np.ones(count)
     frequencies = np.bincount(classes, minlength=count)
@@ -114,13 +122,17 @@ def restore_prevalence(network: "nn.Module", weights: np.ndarray) -> None:
     """Take the class weights of the loss out of the head's bias.
 
     A network trained with class weights w estimates w_c p(c|x) / sum(w p); subtracting log(w_c) from each
-    logit gives back p(c|x) (Elkan, 2001, "The foundations of cost-sensitive learning", theorem 2).
+    logit gives back p(c|x) (Elkan, 2001, "The foundations of cost-sensitive learning", theorem 2). The logit of a
+    finding is that of present less that of absent.
     """
     import torch
 
+    logs = np.log(weights)
+    if is_findings(weights):
+        logs = logs[:, 1] - logs[:, 0]
     with torch.no_grad():
         bias = head_of(network).bias
-        bias.sub_(torch.from_numpy(np.log(weights)).to(bias))
+        bias.sub_(torch.from_numpy(logs).to(bias))
 
 
 def fine_tune(
@@ -261,7 +273,7 @@ def _steps(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
     truths = torch.split(truth, [len(rows) for rows in batches])
     gamma = recipe.focal_gamma if recipe.loss == "focal" else None
     weights = on_device(torch.from_numpy(data.class_weights).float(), device)
-    criterion = Criterion(weights, recipe.label_smoothing, gamma)
+    criterion = criterion_for(weights, recipe.label_smoothing, gamma)
     smallest = _smallest_piece(run, recipe, task)
     forward = run.forward if epoch > task.last_opening else None  # with other blocks open it would be another one
     if run.step == 0:
@@ -290,7 +302,7 @@ def _differentiate(
     run: Run,
     images: "Tensor",
     truth: "Tensor",
-    criterion: Criterion,
+    criterion: AnyCriterion,
     placement: Placement,
     smallest: int,
     forward: "Callable[[Tensor], Tensor] | None",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
-from pipeline.learning.criteria import Criterion
+from pipeline.learning.criteria import AnyCriterion
 from pipeline.learning.devices import Placement
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def differentiate(
     network: "nn.Module",
     images: "Tensor",
     truth: "Tensor",
-    criterion: Criterion,
+    criterion: AnyCriterion,
     placement: Placement,
     *,
     pieces: int,
@@ -42,7 +42,7 @@ def differentiate(
     network
         Its gradients are replaced.
     images, truth
-        The batch: inputs of shape (batch, ...), class indices of shape (batch,).
+        The batch: inputs of shape (batch, ...), class indices of shape (batch,) or states of findings.
     criterion
         The loss.
     placement
@@ -78,7 +78,7 @@ def _add_up(
     forward: "Callable[[Tensor], Tensor]",
     images: "Tensor",
     truth: "Tensor",
-    criterion: Criterion,
+    criterion: AnyCriterion,
     placement: Placement,
     pieces: int,
     weight: "Tensor | None",

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.core.seeding import derive_seed
+from pipeline.core.states import LabelKind
 from pipeline.learning.backbones import head_of, pooling_of
 from pipeline.learning.batches import Inputs, plain_batches
 from pipeline.learning.devices import Placement
 from pipeline.learning.feeding import feed
+from pipeline.learning.findings import joined_probabilities
 from pipeline.learning.interruption import end_if_asked
 from pipeline.learning.team import Team
 
@@ -70,15 +72,18 @@ def predict_together(network: "nn.Module", inputs: Inputs, rows: np.ndarray, tea
     return np.concatenate([logits for logits in found if len(logits)])
 
 
-def mean_probability_logits(looks: Sequence[np.ndarray]) -> np.ndarray:
+def mean_probability_logits(looks: Sequence[np.ndarray], kind: LabelKind = "classes") -> np.ndarray:
     """Join the logits of several networks, each of shape (images, classes): their softmax is the mean probability.
 
-    The logits of one network stay as they are.
+    Of findings, each logit is joined by itself: its sigmoid is the mean probability. The logits of one network stay as
+    they are.
     """
     from scipy.special import log_softmax, logsumexp
 
     if len(looks) == 1:
         return looks[0]
+    if kind == "findings":
+        return joined_probabilities(looks)
     joined: np.ndarray = logsumexp([log_softmax(one, axis=1) for one in looks], axis=0) - np.log(len(looks))
     return joined
 

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.core.errors import TrainingError
+from pipeline.core.states import UNKNOWN
 from pipeline.learning.backbones import head_of
 from pipeline.learning.criteria import weighted_loss
+from pipeline.learning.findings import check_states, is_findings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +22,7 @@ class LinearHead(NamedTuple):
 
     weight: np.ndarray
     bias: np.ndarray
-    penalty: float  # the inverse strength chosen
+    penalty: float  # the inverse strength chosen; of several findings the geometric mean
     validation_loss: float  # mean negative log likelihood in nats, weighted by class like the fit itself
     train_loss: float
 
@@ -34,6 +36,8 @@ def fit_head(
 ) -> LinearHead:
     """Fit a multinomial logistic regression and choose its penalty on the validation part.
 
+    For several findings, one logistic regression each, on the images of which it is known, with a penalty of its own.
+
     Features are standardised with the training part's mean and deviation, which are then folded into the
     weights: the head works on raw features.
 
@@ -42,10 +46,10 @@ def fit_head(
     train, validation
         Features, shape (images, features).
     train_classes, validation_classes
-        Class indices, shape (images,).
+        Class indices, shape (images,); or states of findings, shape (images, findings).
     class_weights
-        Weight of each class in the likelihood, shape (classes,); the same weights choose the penalty, because
-        the logits lean by them.
+        Weight of each class in the likelihood, shape (classes,), or of absent and present of each finding, shape
+        (findings, 2); the same weights choose the penalty, because the logits lean by them.
 
     Raises
     ------
@@ -53,6 +57,8 @@ def fit_head(
         If a class is absent from the training part.
     """
     check_classes(train_classes, len(class_weights))
+    if is_findings(train_classes):
+        return _fit_findings(train, train_classes, validation, validation_classes, class_weights)
     mean = train.mean(axis=0)
     deviation = train.std(axis=0)
     deviation[deviation < 1e-12] = 1.0  # constant features carry nothing; dividing by 1 keeps them at 0
@@ -71,13 +77,16 @@ def fit_head(
 
 
 def check_classes(train_classes: np.ndarray, count: int) -> None:
-    """Make sure that every class can be learned: `train_classes` are class indices of shape (images,).
+    """Make sure that every class, or finding, can be learned: `train_classes` are as for `fit_head`.
 
     Raises
     ------
     TrainingError
         If one is absent.
     """
+    if is_findings(train_classes):
+        check_states(train_classes)
+        return
     present = len(np.unique(train_classes))
     if present < count:
         what = f"the training part holds {present} of {count} classes"
@@ -91,6 +100,30 @@ def install_head(network: "nn.Module", head: LinearHead) -> None:
     with torch.no_grad():
         head_of(network).weight.copy_(torch.from_numpy(head.weight))
         head_of(network).bias.copy_(torch.from_numpy(head.bias))
+
+
+def _fit_findings(
+    train: np.ndarray,
+    train_states: np.ndarray,
+    validation: np.ndarray,
+    validation_states: np.ndarray,
+    weights: np.ndarray,
+) -> LinearHead:
+    heads = []
+    for place, of_states in enumerate(weights):
+        is_known, is_checked = train_states[:, place] != UNKNOWN, validation_states[:, place] != UNKNOWN
+        if not is_checked.any():
+            what = f"finding {place + 1} is unknown in the whole validation part"
+            raise TrainingError(what, remedy="use fewer folds or more patients, or take the finding out")
+        known, checked = train_states[is_known, place], validation_states[is_checked, place]
+        heads.append(fit_head(train[is_known], known, validation[is_checked], checked, of_states))
+    return LinearHead(
+        np.stack([head.weight[1] - head.weight[0] for head in heads]),
+        np.array([head.bias[1] - head.bias[0] for head in heads]),
+        float(np.exp(np.mean([np.log(head.penalty) for head in heads]))),
+        float(np.mean([head.validation_loss for head in heads])),
+        float(np.mean([head.train_loss for head in heads])),
+    )
 
 
 def _regression(

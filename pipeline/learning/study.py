@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.core.records import FoldRole
+from pipeline.core.states import LabelKind
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.devices import Placement
@@ -21,7 +22,7 @@ class Study:
     Attributes
     ----------
     classes
-        Class names in the order of the logits.
+        Names of the classes, or of the findings, in the order of the logits.
     roles
         The rows of the fold table that belong to this fold.
     pixels
@@ -46,6 +47,8 @@ class Study:
         How many processes train a network by gradients together, each with its part of every batch.
     compile
         Whether long trainings on a GPU are compiled.
+    kind
+        Whether an image has one of the classes, or any of the findings.
     """
 
     classes: tuple[str, ...]
@@ -67,3 +70,4 @@ class Study:
     road: Road | None = None
     devices: int = 1
     compile: Literal["auto", "off"] = "auto"
+    kind: LabelKind = "classes"

@@ -15,6 +15,7 @@ from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
+from pipeline.core.states import states_of
 from pipeline.learning.backbones import BACKBONES, HEAD, block_of
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
@@ -100,6 +101,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         fold=study.fold,
         backbone=study.backbone,
         classes=study.classes,
+        kind=study.kind,
         weights_source=used.source,
         weights_file=used.path.name if used.path else "",
         weights_sha256=used.sha256,
@@ -264,10 +266,7 @@ def _sizes(network: "nn.Module", study: Study, plan: tuple[BlockPlan, ...]) -> d
 
 def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
     rows = {role: np.array([r.row for r in study.roles if r.role == role]) for role in ("train", "validation")}
-    truth = {
-        role: np.array([study.classes.index(r.label) for r in study.roles if r.role == role])
-        for role in ("train", "validation")
-    }
+    truth = {role: _truth(study, role) for role in ("train", "validation")}
     return FoldData(
         inputs=settle(
             PixelSource(
@@ -286,6 +285,14 @@ def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
     )
 
 
+def _truth(study: Study, role: str) -> np.ndarray:
+    """Class indices, shape (images,); or states of findings, shape (images, findings)."""
+    labels = [one.label for one in study.roles if one.role == role]
+    if study.kind == "findings":
+        return states_of(labels, study.classes)
+    return np.array([study.classes.index(label) for label in labels])
+
+
 def _fit_probe(network: "nn.Module", data: FoldData) -> None:
     """Fit the head to the network's features as they are."""
     network_on_device(network, data.inputs.placement.device)
@@ -302,7 +309,7 @@ def _predict(cuts: Sequence[Cut], name: str, study: Study) -> list[Prediction]:
         members = [role for role in study.roles if role.role == part]
         rows, seed = np.array([role.row for role in members]), derive_seed(study.seed, "views", study.fold)
         looks = [predict_logits(cut.part, cut.inputs, rows, views=study.views, seed=seed) for cut in cuts]
-        logits = mean_probability_logits(looks)
+        logits = mean_probability_logits(looks, study.kind)
         found += [
             Prediction(
                 strategy=name,
@@ -324,6 +331,7 @@ def _key(name: str, study: Study, weights: VerifiedWeights, task: Task) -> str:
     facts = {
         "strategy": name,
         "classes": study.classes,
+        "kind": study.kind,
         "roles": [(role.row, role.label, role.role) for role in study.roles],
         "fold": study.fold,
         "seed": task.seed,

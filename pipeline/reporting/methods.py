@@ -6,6 +6,7 @@ The sentences describe what the stages do; whoever changes a stage changes its s
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pipeline.core.states import LabelKind
 from pipeline.reporting import vocabulary
 from pipeline.reporting.document import MethodParagraph
 from pipeline.reporting.formatting import SPACE, count, counted, joined, significant
@@ -104,10 +105,21 @@ def window_scaling(centre: float, width: float) -> str:
     return f"a fixed window (centre {significant(centre)}, width {significant(width)})"
 
 
-def labels_matched(key: str, classes: Sequence[str], contradictions: str, unknown: str) -> MethodParagraph:
-    """Say where the classes came from (stage label)."""
+def labels_matched(
+    key: str, classes: Sequence[str], contradictions: str, unknown: str, kind: LabelKind = "classes"
+) -> MethodParagraph:
+    """Say where the classes, or findings, came from (stage label)."""
     positive = f" The positive class is {classes[1]}." if len(classes) == 2 else ""
     policy = {"error": "would have stopped the run", "exclude": "led to the exclusion of the images concerned"}
+    if kind == "findings":
+        text = (
+            f"A table gave the findings of each image by its {key}: each is present, absent or unknown, and an image "
+            f"may have none, one or several. The findings are {joined(classes)}. An image in which one is unknown "
+            "counted neither in training nor in evaluation of that finding. Rows that contradict each other "
+            f"{policy[contradictions]}; words that the configuration does not name {policy[unknown]}. Images of which "
+            "nothing is known were left out and counted."
+        )
+        return MethodParagraph(heading="Labels", text=text)
     text = (
         f"A table gave the class of each image by its {key}. The classes are {joined(classes)}.{positive} "
         f"Contradictory labels {policy[contradictions]}; classes other than these {policy[unknown]}. Images without a "
@@ -116,11 +128,14 @@ def labels_matched(key: str, classes: Sequence[str], contradictions: str, unknow
     return MethodParagraph(heading="Labels", text=text)
 
 
-def patients_divided(folds: int, validation_fraction: float, unit: str, hash_distance: int) -> MethodParagraph:
+def patients_divided(
+    folds: int, validation_fraction: float, unit: str, hash_distance: int, kind: LabelKind = "classes"
+) -> MethodParagraph:
     """Say how folds were made (stage split)."""
+    alike = "each class" if kind == "classes" else "images with and without each finding, the rarest first"
     whole = "whole sites" if unit == "site" else "patients"
     text = (
-        f"The images were divided into {counted(folds, 'fold')} by {whole}, with similar shares of each class: no "
+        f"The images were divided into {counted(folds, 'fold')} by {whole}, with similar shares of {alike}: no "
         "patient stands on two sides of any split. Images with identical pixels were found by their digests and "
         f"nearly identical ones by 512-bit perceptual hashes (at most {hash_distance} bits apart) and a close look; "
         "patients who share an image were kept together. Of each fold's training patients, "
@@ -190,12 +205,17 @@ def network(
     return MethodParagraph(heading="Network", text=text)
 
 
-def loss(label_smoothing: float, *, balance_classes: bool, focal_gamma: float | None = None) -> str:
+def loss(
+    label_smoothing: float, *, balance_classes: bool, focal_gamma: float | None = None, kind: LabelKind = "classes"
+) -> str:
     """Name the loss; a focal one has a gamma."""
-    weighted = "weighted by the inverse frequency of the classes in the training part" if balance_classes else ""
+    what = "the classes" if kind == "classes" else "presence and absence of each finding"
+    weighted = f"weighted by the inverse frequency of {what} in the training part" if balance_classes else ""
     smoothed = f"label smoothing {significant(label_smoothing)}" if label_smoothing else ""
     details = joined([part for part in (weighted, smoothed) if part], "with")
-    name = "Cross-entropy" if focal_gamma is None else f"Focal loss with an exponent of {significant(focal_gamma)}"
+    plain = "Cross-entropy" if kind == "classes" else "Binary cross-entropy of every finding that is known of an image"
+    focal = "Focal loss" if kind == "classes" else "Focal loss of every finding that is known of an image"
+    name = plain if focal_gamma is None else f"{focal} with an exponent of {significant(focal_gamma)}"
     return f"{name} ({details})" if details else name
 
 
@@ -272,7 +292,9 @@ def augmentation(
     return MethodParagraph(heading="Augmentation", text=f"{how}{mirror} {tested}")
 
 
-def numbers_made(aggregation: str, rule: str, replicates: int, level: float) -> MethodParagraph:
+def numbers_made(
+    aggregation: str, rule: str, replicates: int, level: float, kind: LabelKind = "classes"
+) -> MethodParagraph:
     """Say how predictions became numbers (stage evaluate).
 
     Parameters
@@ -284,12 +306,20 @@ def numbers_made(aggregation: str, rule: str, replicates: int, level: float) -> 
     level
         Of the intervals, in (0, 1).
     """
+    calibrated = "one temperature and one offset for each class"
+    means = ""
+    if kind == "findings":
+        calibrated = "one temperature and one offset for each finding"
+        means = (
+            "Every finding was judged by itself, as present or absent, on the images of which it is known; means over "
+            "the findings give each the same weight, and their intervals draw patients with all their findings. "
+        )
     text = (
-        "Each fold's logits were calibrated by one temperature and one offset for each class, fitted on its inner "
-        f"validation part. A patient's probability is the {aggregation}. Decisions: {rule}. The AUROC over all folds "
-        "is the mean of the folds' values, because each fold has its own network; the pooled value is given beside it. "
-        f"Intervals at {_share(level)} come from {count(replicates)} bootstrap replicates that resample whole "
-        "patients, unless a note says otherwise."
+        f"Each fold's logits were calibrated by {calibrated}, fitted on its inner "
+        f"validation part. {means}A patient's probability is the {aggregation}. Decisions: {rule}. The AUROC over all "
+        "folds is the mean of the folds' values, because each fold has its own network; the pooled value is given "
+        f"beside it. Intervals at {_share(level)} come from {count(replicates)} bootstrap replicates that resample "
+        "whole patients, unless a note says otherwise."
     )
     return MethodParagraph(heading="Evaluation", text=text)
 

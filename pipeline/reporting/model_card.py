@@ -12,6 +12,8 @@ from pipeline.reporting.sections.accountability import ALWAYS, BY_SITE, REGULATI
 from pipeline.reporting.sections.summary import SYNTHETIC, transfer_verdict, what_was_done
 
 _TEMPLATES = Path(__file__).with_name("templates")
+# Of each finding; all others stand in the report.
+_OF_FINDINGS = frozenset({"auroc", "auprc", "sensitivity", "specificity"})
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#!|~$])")
 
 
@@ -57,6 +59,8 @@ def _values(report: Report, digest: str) -> dict[str, Any]:
     evaluation = report.evaluation
     main = vocabulary.own(evaluation)
     estimates = [item for item in main.estimates if item.fold is None and item.level == "patient"]
+    if evaluation.kind == "findings":
+        estimates = [item for item in estimates if item.metric.partition(":")[0] in _OF_FINDINGS]
     return {
         "report": report,
         "digest": digest,

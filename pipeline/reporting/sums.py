@@ -7,6 +7,7 @@ from typing import NoReturn
 from pipeline.core.errors import ReportError
 from pipeline.core.records import FlowStep
 from pipeline.core.results import CohortRow, Evaluation, StrategyResult
+from pipeline.reporting.vocabulary import point_of
 
 
 def check_sums(evaluation: Evaluation) -> None:
@@ -14,7 +15,8 @@ def check_sums(evaluation: Evaluation) -> None:
 
     Checked are: every step of the flow adds up; each step takes what the one before handed on; each step's
     exclusions equal its counted reasons; the last step's images are those of the data table, whose folds and
-    classes sum to the whole; every strategy decided about the same number of patients.
+    classes sum to the whole; every strategy decided about the same number of patients, of findings about the same
+    number for each.
 
     Raises
     ------
@@ -27,7 +29,10 @@ def check_sums(evaluation: Evaluation) -> None:
         _check_link(before, after)
     _check_exclusions(evaluation)
     _check_cohort(evaluation)
-    _check_decisions(evaluation)
+    if evaluation.kind == "findings":
+        _check_findings(evaluation)
+    else:
+        _check_decisions(evaluation)
 
 
 def _check_step(step: FlowStep) -> None:
@@ -77,13 +82,15 @@ def _check_cohort(evaluation: Evaluation) -> None:
             _stop(f"the folds have {total} {kind}, the study has {getattr(whole, kind)}")
     for row in (whole, *folds):
         parts = [part for part in evaluation.cohort if part.fold == row.fold and part.label is not None]
-        _check_parts(row, parts)
+        _check_parts(row, parts, is_exclusive=evaluation.kind == "classes")
 
 
-def _check_parts(row: CohortRow, parts: list[CohortRow]) -> None:
+def _check_parts(row: CohortRow, parts: list[CohortRow], *, is_exclusive: bool) -> None:
     place = "the study" if row.fold is None else f"fold {row.fold + 1}"
     # Patients are not summed over classes: one patient may have images of several.
-    if parts and sum(part.images for part in parts) != row.images:
+    if not is_exclusive and any(part.images > row.images for part in parts):
+        _stop(f"more images show a finding than {place} has")
+    if is_exclusive and parts and sum(part.images for part in parts) != row.images:
         _stop(f"the classes have {sum(part.images for part in parts)} images, {place} has {row.images}")
     if row.female + row.male + row.sex_other_or_missing != row.images:
         _stop(f"{place}: images by sex do not sum to {row.images}")
@@ -103,13 +110,36 @@ def _check_decisions(evaluation: Evaluation) -> None:
         _stop(f"{decided} patients were decided about, the study has {patients}")
     size = len(evaluation.classes)
     for result in evaluation.strategies:
-        confusion = result.operating_point.confusion
+        confusion = point_of(result).confusion
         if len(confusion) != size or any(len(row) != size for row in confusion):
             _stop(f"{result.strategy}: the confusion matrix is not {size} by {size}")
 
 
 def _decided(result: StrategyResult) -> int:
-    return sum(map(sum, result.operating_point.confusion))
+    return sum(map(sum, point_of(result).confusion))
+
+
+def _check_findings(evaluation: Evaluation) -> None:
+    whole = next(row for row in evaluation.cohort if (row.fold, row.label) == (None, None))
+    known: dict[str, set[tuple[int, int]]] = {}
+    for result in evaluation.strategies:
+        if tuple(item.name for item in result.findings) != evaluation.classes:
+            _stop(f"{result.strategy}: the findings are not those of the study")
+        for item in result.findings:
+            decided = sum(map(sum, item.operating_point.confusion))
+            if decided + item.patients_unknown != whole.patients or min(item.patients_unknown, item.images_unknown) < 0:
+                _stop(
+                    f"{item.name}: {decided} patients decided about and {item.patients_unknown} unknown, the study "
+                    f"has {whole.patients}"
+                )
+            if item.patients_present + item.patients_absent != decided:
+                _stop(f"{item.name}: patients with and without it are not those decided about")
+            if item.images_known + item.images_unknown != whole.images:
+                _stop(f"{item.name}: images known and unknown do not sum to {whole.images}")
+            known.setdefault(item.name, set()).add((item.patients_present, item.patients_absent))
+    differing = [name for name, counts in known.items() if len(counts) > 1]
+    if differing:
+        _stop(f"the strategies decided about different patients for {', '.join(differing)}")
 
 
 def _stop(what: str) -> NoReturn:

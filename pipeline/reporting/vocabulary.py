@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from pipeline.core.errors import ReportError
 from pipeline.core.records import Estimate, Unit
-from pipeline.core.results import Evaluation, StrategyResult
+from pipeline.core.results import Evaluation, OperatingPoint, StrategyResult
 from pipeline.reporting.formatting import (
     MISSING,
     capitalised,
@@ -183,6 +184,26 @@ def own(evaluation: Evaluation) -> StrategyResult:
     return evaluation.strategies[0]
 
 
+def point_of(result: StrategyResult) -> OperatingPoint:
+    """Give the operating point of a strategy that has one; each of several findings has its own.
+
+    Raises
+    ------
+    ReportError
+        If the numbers are of findings, or of classes without one.
+    """
+    if result.operating_point is None:
+        raise ReportError("a strategy has no operating point", remedy="run `evaluate` again")
+    return result.operating_point
+
+
+def rule_of(evaluation: Evaluation) -> str:
+    """Name the rule by which decisions are made."""
+    main = own(evaluation)
+    point = main.findings[0].operating_point if main.findings else point_of(main)
+    return f"{point.rule}, for each finding by itself" if main.findings else point.rule
+
+
 def patients_by_class(evaluation: Evaluation) -> tuple[int, ...]:
     """Count the patients of each class as decided about at the operating point."""
-    return tuple(sum(row) for row in own(evaluation).operating_point.confusion)
+    return tuple(sum(row) for row in point_of(own(evaluation)).confusion)

@@ -14,6 +14,7 @@ from pipeline.core.records import (
     EpochLog,
     Estimate,
     Finding,
+    FindingPrediction,
     FlowStep,
     FoldRole,
     Image,
@@ -23,6 +24,7 @@ from pipeline.core.records import (
     TrainingSummary,
 )
 from pipeline.core.results import Evaluation
+from pipeline.core.states import LabelKind
 from pipeline.evaluation.estimates import Resampling
 from pipeline.evaluation.study import Protocol, Tables, evaluate_study
 from pipeline.evaluation.thresholds import Rule
@@ -46,6 +48,7 @@ def evaluate(
     calibrated: Path,
     estimates: Path,
     evaluation: Path,
+    kind: LabelKind = "classes",
 ) -> None:
     """Evaluate a study; the first strategy of the training tables is its own, the others are comparisons."""
     tables = Tables(
@@ -66,9 +69,13 @@ def evaluate(
         rule=_rule(settings),
         aggregation=settings.aggregation,
         prevalences=settings.prevalences,
+        kind=kind,
     )
     document, rows = evaluate_study(study, tables, protocol, created=_now(), module=__name__)
-    write_table(calibrated, CalibratedPrediction, rows)
+    if kind == "findings":
+        write_table(calibrated, FindingPrediction, [row for row in rows if isinstance(row, FindingPrediction)])
+    else:
+        write_table(calibrated, CalibratedPrediction, rows)
     write_table(estimates, Estimate, [row for result in document.strategies for row in result.estimates])
     write_document(evaluation, document)
     _announce(document)

@@ -1,16 +1,19 @@
-"""Give every image its class from the label table; everything that does not fit is counted or stops the study."""
+"""Give every image its class or findings from the label table; what does not fit is counted or stops the study."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline.cohort.labels import join_labels, read_label_table, resolve_labels
-from pipeline.config import LabelSettings
+from pipeline.cohort.findings import Columns, Listing, count_states, join_findings, read_finding_table, resolve_findings
+from pipeline.cohort.labels import LabelledCohort, join_labels, read_label_table, resolve_labels
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import PrivacyError
 from pipeline.core.progress import say
 from pipeline.core.records import Finding, FlowStep, Image, Label
+from pipeline.core.states import ABSENT, PRESENT
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.label_settings import FindingColumns, FindingList, LabelSettings
 
 
 def label(
@@ -21,7 +24,7 @@ def label(
     Parameters
     ----------
     settings
-        Columns, classes, and what to do about contradictions and unknown classes.
+        Columns, classes or findings, and what to do about contradictions and unknown classes.
     table
         CSV or TSV file with original identifiers; it is only read.
     key
@@ -45,15 +48,13 @@ def label(
     if not key.exists():  # a new key would match nothing
         raise PrivacyError("the study's secret key is missing", where=str(key), remedy="run `ingest` again")
     translate = partial(Pseudonyms(read_or_create_key(key)).label_key, settings.key)
-    found = read_label_table(table, key=settings.key, column=settings.column).with_keys(translate)
-    keyed = resolve_labels(
-        found,
-        classes=settings.classes,
-        on_contradiction=settings.on_contradiction,
-        on_unknown_class=settings.on_unknown_class,
-    )
     index = read_table(images, Image)
-    cohort = join_labels(index, keyed, key=settings.key, classes=settings.classes)
+    asked = settings.findings
+    cohort = (
+        _classes(settings, table, translate, index)
+        if asked is None
+        else _findings(settings, asked, table, translate, index)
+    )
     write_table(labels, Label, cohort.labels)
     write_table(unlabelled, Finding, cohort.findings)
     left = len(cohort.labels)
@@ -67,6 +68,46 @@ def label(
         produced=left,
     )
     write_table(flow, FlowStep, [step])
-    counts = Counter(row.label for row in cohort.labels)
-    classes = ", ".join(f"{name} {counts[name]}" for name in settings.classes)
-    say(f"label: {left} of {len(index)} images have a label ({classes})")
+    say(f"label: {left} of {len(index)} images have a label ({_counted(settings, cohort.labels)})")
+
+
+def _classes(
+    settings: LabelSettings, table: Path, translate: Callable[[str], str], index: Sequence[Image]
+) -> LabelledCohort:
+    found = read_label_table(table, key=settings.key, column=settings.column).with_keys(translate)
+    keyed = resolve_labels(
+        found,
+        classes=settings.classes,
+        on_contradiction=settings.on_contradiction,
+        on_unknown_class=settings.on_unknown_class,
+    )
+    return join_labels(index, keyed, key=settings.key, classes=settings.classes)
+
+
+def _findings(
+    settings: LabelSettings,
+    asked: FindingList | FindingColumns,
+    table: Path,
+    translate: Callable[[str], str],
+    index: Sequence[Image],
+) -> LabelledCohort:
+    layout = _layout(asked)
+    found = read_finding_table(table, key=settings.key, column=settings.column, layout=layout).with_keys(translate)
+    keyed = resolve_findings(
+        found, on_contradiction=settings.on_contradiction, on_unknown_class=settings.on_unknown_class
+    )
+    return join_findings(index, keyed, key=settings.key, names=asked.names)
+
+
+def _layout(asked: FindingList | FindingColumns) -> Listing | Columns:
+    if isinstance(asked, FindingList):
+        return Listing(asked.names, asked.separator, asked.none, asked.others)
+    return Columns(asked.names, asked.present, asked.absent, asked.unknown)
+
+
+def _counted(settings: LabelSettings, labels: Sequence[Label]) -> str:
+    if settings.findings is None:
+        counts = Counter(row.label for row in labels)
+        return ", ".join(f"{name} {counts[name]}" for name in settings.classes)
+    states = count_states(labels, settings.findings.names)
+    return ", ".join(f"{name} {found[PRESENT]} of {found[PRESENT] + found[ABSENT]}" for name, found in states.items())

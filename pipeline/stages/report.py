@@ -13,6 +13,7 @@ from pipeline.learning.strategies import STRATEGIES
 from pipeline.reporting import methods
 from pipeline.reporting.document import MethodParagraph, Setting, StudyText, as_bytes, compose
 from pipeline.reporting.render import DOCUMENT, render, replace_files
+from pipeline.reporting.vocabulary import rule_of
 from pipeline.train_settings import TrainSettings
 
 _A_PATH = "(a path, not printed)"
@@ -27,7 +28,8 @@ def report(*, settings: Config, evaluation: Path, output: Path) -> None:
         If numbers that must add up do not, or if the results belong to another configuration.
     """
     results = read_document(evaluation, Evaluation)
-    if (results.study, results.classes) != (settings.study, settings.label.classes):
+    asked = (settings.study, settings.label.kind, settings.label.outputs)
+    if (results.study, results.kind, results.classes) != asked:
         what = "the evaluation is of another study, or of other classes, than the configuration"
         raise ReportError(what, where=str(evaluation), remedy="run `evaluate` again with this configuration")
     document = as_bytes(compose(results, _text(settings, results)))
@@ -56,8 +58,8 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
     # Without a source there is nothing to fine-tune: `full` is then what `scratch` is.
     done = {"full": "scratch"} if train.weights.source == "random" else {}
     strategies = [(name, STRATEGIES[done.get(name, name)].in_words) for name in names]
-    rule = results.strategies[0].operating_point.rule
     seen = _volumes_seen(train, results)
+    kind = label.kind
     return (
         methods.images_found(settings.ingest.modalities, settings.ingest.max_instance_mb),
         methods.identifiers_removed(settings.deidentify.max_date_shift_days, settings.deidentify.options),
@@ -65,14 +67,15 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
             quality.min_size, quality.min_slices, quality.min_contrast, quality.max_saturated_fraction
         ),
         _preparation(settings.preprocess, has_volumes=seen is not None),
-        methods.labels_matched(label.key, label.classes, label.on_contradiction, label.on_unknown_class),
-        methods.patients_divided(split.folds, split.validation_fraction, split.unit, split.max_hash_distance),
+        methods.labels_matched(label.key, label.outputs, label.on_contradiction, label.on_unknown_class, kind),
+        methods.patients_divided(split.folds, split.validation_fraction, split.unit, split.max_hash_distance, kind),
         methods.network(train.backbone, train.weights.source, strategies, seen),
         methods.optimisation(
             loss=methods.loss(
                 train.label_smoothing,
                 balance_classes=train.balance_classes,
                 focal_gamma=train.focal_gamma if train.loss == "focal" else None,
+                kind=kind,
             ),
             epochs=train.epochs,
             patience=train.patience,
@@ -86,7 +89,9 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
             is_joined=train.head == "joined",
         ),
         methods.augmentation(**train.augmentation.model_dump(), views=train.views),
-        methods.numbers_made(results.aggregation, rule, results.bootstrap_replicates, settings.evaluate.confidence),
+        methods.numbers_made(
+            results.aggregation, rule_of(results), results.bootstrap_replicates, settings.evaluate.confidence, kind
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ArtefactError
 from pipeline.core.progress import say
 from pipeline.core.records import Finding, FlowStep, FoldRole, Image, Label
+from pipeline.core.states import PRESENT, LabelKind, named, read_states
 from pipeline.imaging.hashing import fine_structure, structural_correlation
 from pipeline.imaging.pixel_store import open_pixels
 
@@ -33,6 +34,7 @@ def split(
     folds: Path,
     duplicates: Path,
     flow: Path,
+    kind: LabelKind = "classes",
 ) -> None:
     """Write the role of every labelled image in every fold.
 
@@ -52,6 +54,8 @@ def split(
         Table of `Finding`: images left out because they stand twice, and remarks on similar ones.
     flow
         Table with one `FlowStep`.
+    kind
+        What the labels are.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def split(
     similar = find_similar(copies.kept, max_distance=settings.max_hash_distance, correlate=correlate)
     groups = name_groups([image.patient for image in copies.kept], copies.links | similar.links)
     division = Division(settings.folds, settings.validation_fraction, settings.unit, seed)
-    roles = divide(copies.kept, classes, groups, division)
+    roles = divide(copies.kept, classes, groups, division, kind)
     assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in copies.kept})
     assert_all_tested(roles)
     write_table(folds, FoldRole, roles)
@@ -85,7 +89,7 @@ def split(
         produced=left,
     )
     write_table(flow, FlowStep, [step])
-    _report(roles, step, groups)
+    _report(roles, step, groups, kind)
 
 
 def _correlation(pixels: Path, rows: int) -> Callable[[Image, Image], float]:
@@ -102,15 +106,24 @@ def _correlation(pixels: Path, rows: int) -> Callable[[Image, Image], float]:
     return lambda first, second: structural_correlation(structure(first.row), structure(second.row))
 
 
-def _report(roles: Sequence[FoldRole], step: FlowStep, groups: Mapping[str, str]) -> None:
+def _report(roles: Sequence[FoldRole], step: FlowStep, groups: Mapping[str, str], kind: LabelKind) -> None:
     joined = sum(count for count in Counter(groups.values()).values() if count > 1)
     linked = f", {joined} of them linked by a shared picture" if joined else ""
     say(f"split: {step.left} of {step.entered} images of {len(groups)} patients{linked}")
-    counts = Counter((row.fold, row.role, row.label) for row in roles)
-    labels = sorted({row.label for row in roles})
+    found = [(row.fold, row.role, label) for row in roles for label in _held(row.label, kind)]
+    counts, labels = Counter(found), list(dict.fromkeys(sorted(label for _, _, label in found)))
     for fold in sorted({row.fold for row in roles}):
         parts = (
             f"{role} " + " + ".join(str(counts[fold, role, label]) for label in labels)
             for role in ("train", "validation", "test")
         )
         say(f"split: fold {fold}: {', '.join(parts)} images ({', '.join(labels)})")
+
+
+def _held(label: str, kind: LabelKind) -> list[str]:
+    """Name the class, or the findings that are present."""
+    if kind == "classes":
+        return [label]
+    return [
+        name for name, state in zip(named(label), read_states(label, named(label)), strict=True) if state == PRESENT
+    ]

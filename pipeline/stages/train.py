@@ -9,6 +9,7 @@ from pipeline.core.artefacts import read_document, read_table, write_table
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
+from pipeline.core.states import LabelKind
 from pipeline.imaging.pixel_store import open_pixels
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.bank_files import BankManifest
@@ -45,13 +46,13 @@ def train(
     training: Path,
     threads: int = 1,
     gpus: int = 1,
+    kind: LabelKind = "classes",
 ) -> None:
     """Train every strategy of the study in one fold; the study's own comes first and gives the checkpoint."""
     roles = read_table(folds, FoldRole)
     index = read_table(images, Image)
     require_one_kind(index)
     stored = open_pixels(pixels, len(index))
-    road = choose_road(stored, **settings.volumes.model_dump())
     assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in index})
     weights = _weights(settings)
     devices, placement = choose_devices(settings.device, settings.devices, settings.precision, threads, gpus)
@@ -72,14 +73,14 @@ def train(
         head=settings.head,
         state_minutes=settings.state_minutes,
         bank=_bank(bank, settings),
-        road=road,
+        road=choose_road(stored, **settings.volumes.model_dump()),
+        kind=kind,
         devices=devices,
         compile=settings.compile,
     )
     _announce(study, weights)
     with locked(state), interruptible():
-        names = dict.fromkeys((settings.strategy, *settings.compare))
-        outcomes = [train_strategy(name, study, weights, state) for name in names]
+        outcomes = [train_strategy(name, study, weights, state) for name in _strategies(settings)]
     write_table(history, EpochLog, [log for outcome in outcomes for log in outcome.history])
     write_table(predictions, Prediction, [row for outcome in outcomes for row in outcome.predictions])
     write_table(training, TrainingSummary, [outcome.summary for outcome in outcomes])
@@ -108,11 +109,14 @@ def _announce(study: Study, weights: VerifiedWeights) -> None:
     say(f"train: fold {study.fold} on {where}, weights {started}{road}")
 
 
+def _strategies(settings: TrainSettings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((settings.strategy, *settings.compare)))
+
+
 def _bank(path: Path, settings: TrainSettings) -> BankManifest | None:
     """Read the list of the bank's shards if a strategy of the study reads the bank."""
-    names = (settings.strategy, *settings.compare)
     is_random = settings.weights.source == "random"
-    return read_document(path, BankManifest) if banked(names, is_random=is_random) else None
+    return read_document(path, BankManifest) if banked(_strategies(settings), is_random=is_random) else None
 
 
 def _recipe(settings: TrainSettings) -> Recipe:

@@ -167,7 +167,7 @@ def test_a_giant_group_is_refused():
 
 @pytest.mark.parametrize(("parts", "expected"), [(1, "that all hold every class"), (2, "of fold 0 cannot be divided")])
 def test_a_cohort_that_cannot_be_divided_stops_with_advice(monkeypatch, parts, expected):
-    def careless(counts, shares, generator):
+    def careless(counts, shares, generator, sizes):
         """Fill the folds in turn; of two parts (validation and training) only the first."""
         return (
             np.arange(len(counts)) // 2 % len(shares) if parts == 2 and len(shares) > 2 else np.zeros(len(counts), int)

@@ -2,12 +2,12 @@ from collections import Counter
 
 import pytest
 
-from pipeline.config import LabelSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import CohortError, PrivacyError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Finding, FlowStep, Image, Label
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.label_settings import LabelSettings
 from pipeline.stages.label import label
 
 TABLE = """PatientID,StudyInstanceUID,SOPInstanceUID,finding

@@ -50,7 +50,8 @@ rule split:
         settings=CONFIG.section("split"),
         code=fingerprint("pipeline.stages.split"),
         seed=CONFIG.seed,
+        kind=CONFIG.label.kind,
     shell:
-        "python -m pipeline split --settings {params.settings:q} --seed {params.seed}"
+        "python -m pipeline split --settings {params.settings:q} --seed {params.seed} --kind {params.kind}"
         " --images {input.images:q} --pixels {input.pixels:q} --labels {input.labels:q}"
         " --folds {output.folds:q} --duplicates {output.duplicates:q} --flow {output.flow:q} --log {log:q}"

@@ -29,7 +29,7 @@ RESULTS = f"results/{CONFIG.study}"
 FOLDS = range(CONFIG.split.folds)
 # The secret key is no declared output: Snakemake would delete it before the job that makes it.
 KEY = CONFIG.deidentify.key_file or f"{RESULTS}/restricted/key"
-CLASSES = list(CONFIG.label.classes)
+CLASSES = list(CONFIG.label.outputs)
 # A file of weights that the study names: when it changes, what was made from it is made anew. If it is missing, `require`
 # has said so.
 WEIGHTS = CONFIG.train.weights.file or []

@@ -33,9 +33,10 @@ rule evaluate:
         study=CONFIG.study,
         seed=CONFIG.seed,
         classes=CLASSES,
+        kind=CONFIG.label.kind,
     shell:
         "python -m pipeline evaluate --settings {params.settings:q} --study {params.study:q}"
-        " --seed {params.seed} --classes {params.classes:q} --series {input.series:q} --images {input.images:q}"
+        " --seed {params.seed} --classes {params.classes:q} --kind {params.kind} --series {input.series:q} --images {input.images:q}"
         " --labels {input.labels:q} --folds {input.folds:q} --flow {input.flow:q} --findings {input.findings:q}"
         " --predictions {input.predictions:q} --history {input.history:q} --training {input.training:q}"
         " --calibrated {output.calibrated:q} --estimates {output.estimates:q} --evaluation {output.evaluation:q}"

@@ -63,12 +63,13 @@ rule train:
         code=fingerprint("pipeline.stages.train"),
         seed=CONFIG.seed,
         classes=CLASSES,
+        kind=CONFIG.label.kind,
         bank=f"{RESULTS}/bank.json",
         # Resumable state is no declared output: Snakemake deletes outputs when a job starts again.
         state=f"{RESULTS}/state/train/{{fold}}",
     shell:
         "python -m pipeline train --settings {params.settings:q} --seed {params.seed}"
         " --images {input.images:q} --pixels {input.pixels:q} --folds {input.folds:q}"
-        " --bank {params.bank:q} --classes {params.classes:q} --fold {wildcards.fold} --state {params.state:q}"
+        " --bank {params.bank:q} --classes {params.classes:q} --kind {params.kind} --fold {wildcards.fold} --state {params.state:q}"
         " --checkpoint {output.checkpoint:q} --history {output.history:q} --predictions {output.predictions:q}"
         " --training {output.training:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"

@@ -87,10 +87,16 @@ def _run(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
         ("Folds", str(evaluation.folds)),
         ("Bootstrap replicates", count(evaluation.bootstrap_replicates)),
         ("Patient from images", evaluation.aggregation),
-        ("Classes", ", ".join(evaluation.classes)),
-        ("Positive class", evaluation.positive_class or "none: more than two classes"),
+        *_asked(evaluation),
         ("Numbers", "rounded to four significant digits in report.json"),
     )
+
+
+def _asked(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
+    names = ", ".join(evaluation.classes)
+    if evaluation.kind == "findings":
+        return (("Findings", names), ("Positive class", "of each finding: present"))
+    return (("Classes", names), ("Positive class", evaluation.positive_class or "none: more than two classes"))
 
 
 def _environments(evaluation: Evaluation) -> Block:

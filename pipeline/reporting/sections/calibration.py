@@ -8,6 +8,7 @@ from pipeline.reporting.blocks import Block, Column, Figure, Figures, Paragraph,
 from pipeline.reporting.document import Report
 from pipeline.reporting.figures.performance import draw_calibration
 from pipeline.reporting.formatting import capitalised, counted, decimal, percent, sentence
+from pipeline.reporting.sections.findings import calibration_blocks, corrections_table
 
 _NUMBER = "right"
 _MOST_OFFSETS = 5  # columns
@@ -24,16 +25,21 @@ def calibration(report: Report) -> Section:
     if not found:
         reason = "calibration was not computed for this study."
         return Section(name="calibration", title="Calibration", lead=lead, blocks=(not_evaluated(reason),))
-    figures = [_calibration_figure(item, index) for index, item in enumerate(found) if item.bins]
-    pairs = [figures[start : start + 2] for start in range(0, len(figures), 2)]
-    blocks: list[Block] = [Figures(figures=tuple(pair)) for pair in pairs]
-    if not figures:
-        blocks.append(not_evaluated("too few patients for a reliability diagram."))
-    blocks.append(_calibration_table(found))
+    is_findings = evaluation.kind == "findings"
+    blocks = calibration_blocks(found) if is_findings else _figures(found)
+    blocks.append(_calibration_table(found, "Finding" if is_findings else "Class"))
     if any(item.fold_temperatures for item in found):
-        blocks.append(_corrections_table(found))
+        blocks.append(corrections_table(found) if is_findings else _corrections_table(found))
     blocks += [Paragraph(lead=item.class_name, text=sentence(capitalised(item.note))) for item in found if item.note]
     return Section(name="calibration", title="Calibration", lead=lead, blocks=tuple(blocks))
+
+
+def _figures(found: tuple[Calibration, ...]) -> list[Block]:
+    figures = [_calibration_figure(item, index) for index, item in enumerate(found) if item.bins]
+    pairs = [figures[start : start + 2] for start in range(0, len(figures), 2)]
+    if not figures:
+        return [not_evaluated("too few patients for a reliability diagram.")]
+    return [Figures(figures=tuple(pair)) for pair in pairs]
 
 
 def _calibration_figure(item: Calibration, index: int) -> Figure:
@@ -51,10 +57,10 @@ def _calibration_figure(item: Calibration, index: int) -> Figure:
     )
 
 
-def _calibration_table(found: tuple[Calibration, ...]) -> Table:
+def _calibration_table(found: tuple[Calibration, ...], what: str) -> Table:
     titles = ("Slope", "Intercept", "Brier score", "ECE")
     columns = (
-        Column(title="Class", is_wide=True),
+        Column(title=what, is_wide=True),
         *(Column(title=title, align=_NUMBER) for title in titles),
     )
     rows = tuple(

@@ -96,7 +96,7 @@ def _composition(evaluation: Evaluation) -> Table:
     titles = ("Patients", "Studies", "Images", "Age in years", "Female", "Male", "Age / sex missing")
     columns = (
         Column(title="Fold"),
-        Column(title="Class", is_wide=True),
+        Column(title="Finding" if evaluation.kind == "findings" else "Class", is_wide=True),
         *(Column(title=title, align=_NUMBER) for title in titles),
     )
     ordered = sorted(evaluation.cohort, key=lambda row: _place(evaluation, row))
@@ -106,8 +106,15 @@ def _composition(evaluation: Evaluation) -> Table:
         "Age: mean ± standard deviation. Age, sex and missing values are counted by image. A patient with images of "
         "several classes is counted in each of them."
     )
+    if evaluation.kind == "findings":
+        note = (
+            "A finding's row holds the patients and images in which it is present; one with several findings stands in "
+            "each of their rows, one with none only in that of all. Age: mean ± standard deviation. Age, sex and "
+            "missing values are counted by image."
+        )
+    by = "finding" if evaluation.kind == "findings" else "class"
     return Table(
-        name="cohort", caption="Patients and images by fold and class.", columns=columns, rows=rows,
+        name="cohort", caption=f"Patients and images by fold and {by}.", columns=columns, rows=rows,
         strong_rows=strong, notes=(note,),
     )  # fmt: skip
 
@@ -146,13 +153,15 @@ def _spread(evaluation: Evaluation, heading: str, name: str) -> list[Block]:
     everyone = [("All", rows[None, None])]
     classes = [(label, rows[None, label]) for label in evaluation.classes if (None, label) in rows]
     folds = [(f"Fold {fold + 1}", rows[fold, None]) for fold in range(evaluation.folds) if (fold, None) in rows]
+    both = "finding and fold" if evaluation.kind == "findings" else "class and fold"
     if len(classes) + len(folds) < _MOST_FOLDS:
-        return [_spread_table(heading, name, [*everyone, *classes, *folds], "class and fold")]
+        return [_spread_table(heading, name, [*everyone, *classes, *folds], both)]
     tables: list[Block] = []
     for by, groups, most in (("class", classes, _MOST_CLASSES), ("fold", folds, _MOST_FOLDS)):
         for start in range(0, len(groups), most):
             part = [*everyone, *groups[start : start + most]]
-            tables.append(_spread_table(heading, f"{name}-by-{by}-{start // most + 1}", part, by))
+            shown = "finding" if by == "class" and evaluation.kind == "findings" else by
+            tables.append(_spread_table(heading, f"{name}-by-{by}-{start // most + 1}", part, shown))
     return tables
 
 

@@ -35,6 +35,7 @@ from pipeline.reporting.formatting import (
     joined,
     percent,
 )
+from pipeline.reporting.sections.findings import decision_blocks, discrimination_blocks
 
 _NUMBER = "right"
 _MOST_NAMED_COLUMNS = 5
@@ -52,15 +53,21 @@ def discrimination(report: Report) -> Section:
         "unless the table says otherwise: intervals resample whole patients."
     )
     blocks: list[Block] = []
-    if result.roc:
+    if evaluation.kind == "findings":
+        blocks += discrimination_blocks(evaluation)
+    elif result.roc:
         pair = [_roc_figure(evaluation)]
         if result.precision_recall:
             pair.append(_precision_recall_figure(evaluation))
         blocks.append(Figures(figures=tuple(pair)))
     else:
         blocks.append(not_evaluated("no curve was computed."))
+    caption = "Discrimination over all folds."
     chosen = [item for item in result.estimates if item.fold is None and _base(item) not in _DECISIONS]
-    blocks.append(_estimates(chosen, "discrimination", "Discrimination over all folds.") if chosen else _no_estimates())
+    if evaluation.kind == "findings":
+        caption = "Means over the findings, all folds."
+        chosen = [item for item in chosen if ":" not in item.metric]  # those of each finding stand above
+    blocks.append(_estimates(chosen, "discrimination", caption) if chosen else _no_estimates())
     blocks += _by_fold(evaluation)
     return Section(name="discrimination", title="Discrimination", lead=lead, blocks=tuple(blocks))
 
@@ -69,11 +76,14 @@ def operating_point(report: Report) -> Section:
     """Show the decisions at the thresholds chosen on inner data."""
     evaluation = report.evaluation
     result = vocabulary.own(evaluation)
-    point = result.operating_point
     lead = (
-        f"What happens when scores become decisions. Rule: {point.rule}. Nothing was chosen on the patients who are "
-        "counted here."
+        f"What happens when scores become decisions. Rule: {vocabulary.rule_of(evaluation)}. Nothing was chosen on the "
+        "patients who are counted here."
     )
+    if evaluation.kind == "findings":
+        blocks = decision_blocks(evaluation)
+        return Section(name="operating-point", title="Operating points", lead=lead, blocks=tuple(blocks))
+    point = vocabulary.point_of(result)
     figure = Figure(
         name="confusion-matrix",
         caption="Decisions about patients. Each row sums to all patients of a class; percentages are of the row.",
@@ -81,7 +91,7 @@ def operating_point(report: Report) -> Section:
         draw=partial(draw_confusion, point, evaluation.classes),
     )
     chosen = [item for item in result.estimates if item.fold is None and _base(item) in _DECISIONS]
-    blocks: list[Block] = [Figures(figures=(figure,)), _confusion_table(evaluation.classes, point)]
+    blocks = [Figures(figures=(figure,)), _confusion_table(evaluation.classes, point)]
     blocks.append(_estimates(chosen, "decisions", "Decisions at the operating point.") if chosen else _no_estimates())
     blocks.append(Heading(text="If the finding were rarer or more frequent"))
     blocks.append(_predictive_values(evaluation, point))
@@ -189,11 +199,12 @@ def _by_fold(evaluation: Evaluation) -> list[Block]:
     whole = evaluation.estimate(result.strategy, "patient", "auroc")
     summary = [Row("All folds", whole.value, whole.low, whole.high, is_summary=True)] if whole else []
     rows = [*summary, *(Row(f"Fold {(item.fold or 0) + 1}", item.value, item.low, item.high) for item in aurocs)]
+    mean = ", mean of the findings" if evaluation.kind == "findings" else ""
     told = joined([f"{row.name} {decimal(row.value)} ({interval(row.low, row.high)})" for row in rows])
     figure = Figure(
         name="auroc-by-fold",
-        caption="AUROC by patient: over all folds (diamond) and in each fold (dots), with intervals.",
-        alt=f"AUROC by patient with its interval. {told}.",
+        caption=f"AUROC by patient{mean}: over all folds (diamond) and in each fold (dots), with intervals.",
+        alt=f"AUROC by patient{mean} with its interval. {told}.",
         draw=partial(draw_intervals, rows, "AUROC", reference=0.5),
     )
     return [*blocks, Figures(figures=(figure,)), _fold_table(evaluation, found)]

@@ -14,12 +14,14 @@ from pipeline.reporting.formatting import (
     day,
     decimal,
     interval,
+    joined,
     percent,
     percent_interval,
     sentence,
     share,
     signed_interval,
 )
+from pipeline.reporting.sections.findings import extremes
 
 _MOST_STATEMENTS = 5
 NO_TRANSFER_TITLE = "No transfer is measured"
@@ -81,17 +83,18 @@ def transfer_verdict(evaluation: Evaluation) -> Callout:
         ),
         None,
     )
-    return Callout(tone="result", title=title, text=(_verdict(found, over_trainings),))
+    mean = " (mean of the findings)" if evaluation.kind == "findings" else ""
+    return Callout(tone="result", title=title, text=(_verdict(found, over_trainings, mean),))
 
 
-def _verdict(found: Comparison, over_trainings: Comparison | None) -> str:
+def _verdict(found: Comparison, over_trainings: Comparison | None, of_findings: str) -> str:
     if found.difference is None:
         return "The difference could not be computed."
     side = "higher" if found.difference >= 0 else "lower"
     around = "" if found.low is None else f" ({confidence(found.confidence)} of the difference {_signed_range(found)})"
     size = (
-        f"The patient-level AUROC was {decimal(abs(found.difference))} {side}{around} than that of the same network "
-        "trained from random weights on the same patients and folds."
+        f"The patient-level AUROC{of_findings} was {decimal(abs(found.difference))} {side}{around} than that of the "
+        "same network trained from random weights on the same patients and folds."
     )
     if found.low is None or found.high is None:
         return f"{size} No interval could be computed, so chance cannot be excluded."
@@ -130,11 +133,23 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
     rows = [
         ("Question", sentence(report.text.question) or "Not stated in the configuration."),
         ("What was done", what_was_done(report.evaluation)),
+        *_findings(report.evaluation),
         ("Data", sentence(report.text.data_source) or "Source not stated in the configuration."),
         ("Use", "Research on how well such a network answers the question in patients like these."),
         ("Not for", "Diagnosis, triage, treatment, or any other decision about a patient."),
     ]
     return tuple(rows)
+
+
+def _findings(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
+    """Name the findings, each with the patients who have it of those of whom it is known."""
+    if evaluation.kind == "classes":
+        return ()
+    told = [
+        f"{item.name} {share(item.patients_present, item.patients_present + item.patients_absent)}"
+        for item in vocabulary.own(evaluation).findings
+    ]
+    return (("Findings", sentence(f"None, one or several in an image; patients with each: {joined(told)}")),)
 
 
 def what_was_done(evaluation: Evaluation) -> str:
@@ -160,6 +175,12 @@ def _network(main: StrategyResult) -> str:
 
 
 def _tiles(evaluation: Evaluation) -> tuple[Tile, ...]:
+    if evaluation.kind == "findings":
+        ends = extremes(evaluation)
+        tiles = [
+            _finding_tile(evaluation, word, name) for word, name in zip(("Lowest", "Highest"), ends or (), strict=False)
+        ]
+        return (_auroc_tile(evaluation), *tiles, _patients_tile(evaluation))
     names = ("sensitivity", "specificity") if evaluation.positive_class else ("balanced_accuracy", "accuracy")
     return (_auroc_tile(evaluation), *(_share_tile(evaluation, name) for name in names), _patients_tile(evaluation))
 
@@ -169,7 +190,15 @@ def _auroc_tile(evaluation: Evaluation) -> Tile:
     value, low, high = (found.value, found.low, found.high) if found else (None, None, None)
     level = confidence(found.confidence if found else 0.95)
     detail = f"{level} {interval(low, high, 2)}" if low is not None and high is not None else "no interval"
-    return Tile(label="AUROC, by patient", value=decimal(value, 2), detail=f"{detail}\n0.5 is guessing")
+    what = f"mean of {counted(len(evaluation.classes), 'finding')}" if evaluation.kind == "findings" else "by patient"
+    return Tile(label=f"AUROC, {what}", value=decimal(value, 2), detail=f"{detail}\n0.5 is guessing")
+
+
+def _finding_tile(evaluation: Evaluation, word: str, finding: str) -> Tile:
+    found = evaluation.estimate(vocabulary.own(evaluation).strategy, "patient", f"auroc:{finding}")
+    low, high = (found.low, found.high) if found else (None, None)
+    detail = f"{confidence(found.confidence)} {interval(low, high, 2)}" if found and low is not None else "no interval"
+    return Tile(label=f"{word}: {finding}", value=decimal(found.value if found else None, 2), detail=detail)
 
 
 def _share_tile(evaluation: Evaluation, name: str) -> Tile:
@@ -180,13 +209,18 @@ def _share_tile(evaluation: Evaluation, name: str) -> Tile:
 
 
 def _patients_tile(evaluation: Evaluation) -> Tile:
-    by_class = vocabulary.patients_by_class(evaluation)
     total = next(row.patients for row in evaluation.cohort if (row.fold, row.label) == (None, None))
-    if evaluation.positive_class:
+    if evaluation.kind == "findings":
+        rarest = min(vocabulary.own(evaluation).findings, key=lambda item: item.patients_present)
+        known = rarest.patients_present + rarest.patients_absent
+        detail = f"rarest: {rarest.name}, {share(rarest.patients_present, known)}"
+    elif evaluation.positive_class:
+        by_class = vocabulary.patients_by_class(evaluation)
         events = by_class[evaluation.classes.index(evaluation.positive_class)]
         detail = f"{share(events, total)} with {evaluation.positive_class}"
     else:
-        detail = f"{len(evaluation.classes)} classes; smallest {count(min(by_class))} patients"
+        smallest = min(vocabulary.patients_by_class(evaluation))
+        detail = f"{len(evaluation.classes)} classes; smallest {count(smallest)} patients"
     return Tile(label="Patients", value=count(total), detail=detail)
 
 

@@ -203,8 +203,10 @@ def _comparison_figures(evaluation: Evaluation) -> tuple[Figure, ...]:
 
 
 def _side_by_side(evaluation: Evaluation) -> Table:
-    metrics = ("auroc", "auprc", "sensitivity", "specificity")
-    if evaluation.positive_class is None:
+    metrics: tuple[str, ...] = ("auroc", "auprc", "sensitivity", "specificity")
+    if evaluation.kind == "findings":
+        metrics = ("auroc", "auprc")
+    elif evaluation.positive_class is None:
         metrics = ("auroc", "auprc", "accuracy", "balanced_accuracy")
     columns = (
         Column(title="Strategy", is_wide=True),
@@ -233,7 +235,8 @@ def _differences(evaluation: Evaluation) -> Table:
         Column(title="Note"),
     )
     marks = Footnotes()
-    rows = tuple((*_difference_row(evaluation, item), marks.mark(item.method)) for item in evaluation.comparisons)
+    chosen = [item for item in evaluation.comparisons if _is_shown(item, evaluation)]
+    rows = tuple((*_difference_row(evaluation, item), marks.mark(item.method)) for item in chosen)
     return Table(
         name="paired-differences", caption="Paired differences on the same patients and folds.", columns=columns,
         rows=rows,
@@ -243,6 +246,12 @@ def _differences(evaluation: Evaluation) -> Table:
             marks.text(),
         ),
     )  # fmt: skip
+
+
+def _is_shown(item: Comparison, evaluation: Evaluation) -> bool:
+    """Of single findings, the areas by patient; the others stand in report.json."""
+    metric, separator, _ = item.metric.partition(":")
+    return evaluation.kind == "classes" or not separator or (metric, item.level) == ("auroc", "patient")
 
 
 def _difference_row(evaluation: Evaluation, item: Comparison) -> tuple[str, ...]:
