@@ -38,7 +38,7 @@ STAGES = (
     "evaluate",
     "report",
 )
-SEES_IDENTIFIERS = frozenset({"ingest", "deidentify", "label"})  # those of the built-in study are invented
+SEES_IDENTIFIERS = frozenset({"ingest", "deidentify", "label", "relink"})  # those of the built-in study are invented
 # Verbs beside the road: module and function. Their arguments without a flag stand before the star of the signature.
 OTHER_VERBS = {
     "doctor": ("pipeline.doctor", "examine"),
@@ -47,8 +47,11 @@ OTHER_VERBS = {
     "export": ("pipeline.export", "export_volumes"),
     "weights": ("pipeline.weights", "tend_weights"),
     "freeze_sweep": ("pipeline.freeze_sweep", "sweep_boundaries"),
+    "relink": ("pipeline.relink", "relink"),
     "rank_sources": ("pipeline.rank_sources", "rank_sources"),
 }
+# Verbs that can also do their work without a study, if one of these options asks for it.
+ALONE = {"deidentify": ("pipeline.deidentify_folder", "deidentify_folder", ("--input", "--output", "--describe"))}
 EXIT_USER_ERROR = 2
 EXIT_BUG = 1
 
@@ -60,9 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name in (*STAGES, *OTHER_VERBS):
         summary = _summary(name)
-        verb = verbs.add_parser(name, help=summary, description=summary)
+        note = f"Without a study: {ALONE[name][2][0]} FOLDER --help" if name in ALONE else None
+        verb = verbs.add_parser(name, help=summary, description=summary, epilog=note)
         if words and words[0] == name:  # only the verb asked for is imported
-            _add_options(verb, _function(name), name)
+            _add_options(verb, _function(name, words), name)
     known = vars(parser.parse_args(words))
     name = known.pop("verb")
     log: Path | None = known.pop("log", None)
@@ -70,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         open_log(log)
         faulthandler.enable()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        return _function(name)(**_values(_function(name), name, known)) or 0
+        function = _function(name, words)
+        return function(**_values(function, name, known)) or 0
     except PipelineError as error:
         say(f"error in {name}: {error}")
         return EXIT_USER_ERROR
@@ -88,9 +93,10 @@ def stage(name: str) -> Callable[..., None]:
     return function
 
 
-def _function(name: str) -> Callable[..., int | None]:
-    if name in OTHER_VERBS:
-        module, word = OTHER_VERBS[name]
+def _function(name: str, words: Sequence[str]) -> Callable[..., int | None]:
+    is_alone = name in ALONE and any(word.partition("=")[0] in ALONE[name][2] for word in words)
+    if name in OTHER_VERBS or is_alone:
+        module, word = ALONE[name][:2] if is_alone else OTHER_VERBS[name]
         other: Callable[..., int | None] = getattr(importlib.import_module(module), word)
         return other
     return stage(name)
@@ -132,6 +138,8 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], 
         elif get_origin(kind) is tuple:
             kind, many = get_args(kind)[0], {"nargs": "+"}
             parser.add_argument(flag, type=kind, **many, required=required, default=option.default, help=note)
+        elif kind is bool:
+            parser.add_argument(flag, action="store_true", help=note)
         elif get_origin(kind) is Literal:
             choices = get_args(kind)
             parser.add_argument(flag, choices=choices, required=required, default=option.default, help=note)
@@ -194,7 +202,9 @@ def _report_bug(name: str, error: Exception, given: dict[str, Any]) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         say("".join(traceback.format_list(frames)))
         say(f"{type(error).__name__} (its message may repeat input and is withheld)")
-        _keep_message(name, error, given["key"])
+        key = given.get("key") or (given["restricted"] / "key" if given.get("restricted") else None)
+        if key is not None:
+            _keep_message(name, error, key)
     say(f"this is a bug in {name}; please report the lines above")
 
 

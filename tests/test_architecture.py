@@ -27,6 +27,8 @@ FLOORS = {
     "inventory": 4,
     "wrap": 4,
     "export": 4,
+    "deidentify_folder": 4,
+    "relink": 4,
     "weights": 4,
     "freeze_sweep": 4,
     "rank_sources": 4,

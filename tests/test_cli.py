@@ -147,7 +147,7 @@ def test_without_a_restricted_folder_the_message_stands_beside_the_key(give_stag
 
 @pytest.mark.parametrize("name", sorted(cli.SEES_IDENTIFIERS))
 def test_every_stage_near_identifiers_has_a_place_for_messages(name):
-    assert "key" in inspect.signature(cli.stage(name)).parameters
+    assert "key" in inspect.signature(cli._function(name, ())).parameters
 
 
 def test_an_interruption_is_no_bug(give_stage, capfd):

@@ -146,6 +146,14 @@ class PseudonymLink(Identified):
     date_shift_days: int
 
 
+class OriginalName(Identified):
+    """What a pseudonym or a new UID stands for."""
+
+    kind: str  # PatientID, or the keyword of a UID
+    pseudonym: str
+    original: str
+
+
 class Finding(Record):
     """Something counted: an exclusion, or a remark on something that stays.
 

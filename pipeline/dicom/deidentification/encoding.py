@@ -121,7 +121,7 @@ class _Form:
 
 
 def encoded_file(
-    header: tuple[bytes, bytes], transfer_syntax_uid: str, place: PixelElement, pixels: bytes
+    header: tuple[bytes, bytes], transfer_syntax_uid: str, place: PixelElement | None, pixels: bytes
 ) -> Iterator[bytes]:
     """Yield the parts of a whole file.
 
@@ -132,18 +132,16 @@ def encoded_file(
     transfer_syntax_uid
         The encoding, in which `pixels` are already.
     place
-        How the pixel data stood in their source.
+        How the pixel data stood in their source; None if there are none.
     pixels
         The value of the pixel data element (PS3.5, annex A), which is always a data set's last.
     """
     meta, body = header
     yield meta
-    rest = (
-        body,
-        _pixel_header(transfer_syntax_uid, place),
-        pixels,
-        _SEQUENCE_DELIMITER if place.is_encapsulated else b"",
-    )
+    rest = [body]
+    if place is not None:
+        rest += [_pixel_header(transfer_syntax_uid, place), pixels]
+        rest += [_SEQUENCE_DELIMITER] if place.is_encapsulated else []
     if transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
         yield from rest
         return

@@ -120,6 +120,17 @@ def read_or_create_key(path: Path) -> bytes:
     """
     if not path.exists():
         _create(path)
+    return read_key(path)
+
+
+def read_key(path: Path) -> bytes:
+    """Read the secret key, which must be there.
+
+    Raises
+    ------
+    PrivacyError
+        As `read_or_create_key`.
+    """
     try:
         # Only the mode of what is read counts: the key may be a link into a mounted secret.
         with path.open("rb") as stream:

@@ -16,6 +16,7 @@ REMOVED = "REMOVED"  # stands where a text had to go and none would break the ob
 _PIECES = re.compile(r"[A-Za-z0-9.]*[A-Za-z0-9][A-Za-z0-9.]*")
 _NUMBER = re.compile(r"\d{1,3}(\.\d{1,3})?")
 _CODE = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]{0,2}|\d{1,3}[A-Za-z]{1,2}")
+_NUMBERED = re.compile(r"([a-z]{3,})\d{1,3}")
 _TERM_CODE = re.compile(r"[A-Z]{1,3}|[A-Z]{1,3}\d{1,3}[A-Z]{0,2}|\d{1,3}[A-Z]{0,2}")
 # Behind these comes a name. MR in capitals is a modality.
 _TITLES = re.compile(
@@ -89,7 +90,13 @@ def is_harmless(word: str, is_name: Callable[[str], bool]) -> bool:
     lower = word.lower()
     if is_name(lower):
         return False
-    return lower in vocabulary() or bool(_NUMBER.fullmatch(word) or _CODE.fullmatch(word))
+    return _is_known(lower) or bool(_NUMBER.fullmatch(word) or _CODE.fullmatch(word))
+
+
+def _is_known(word: str) -> bool:
+    """Tell whether the vocabulary has a word, or a word and a short number at its end."""
+    match = _NUMBERED.fullmatch(word)
+    return word in vocabulary() or (match is not None and match[1] in vocabulary())
 
 
 def cleaned_term(text: str, is_name: Callable[[str], bool]) -> str:
@@ -99,7 +106,7 @@ def cleaned_term(text: str, is_name: Callable[[str], bool]) -> str:
     is_plain = len(term) <= 16 and term.isascii() and term.isprintable()
     if not is_plain or any(is_name(word.lower()) for word in (*found, term)):
         return ""
-    return term if all(word.lower() in vocabulary() or _TERM_CODE.fullmatch(word) for word in found) else ""
+    return term if all(_is_known(word.lower()) or _TERM_CODE.fullmatch(word) for word in found) else ""
 
 
 def is_standard_meaning(text: str) -> bool:

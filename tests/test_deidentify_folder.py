@@ -1,0 +1,140 @@
+"""De-identification without a study: places, options, files that cannot leave, and equal results for equal keys."""
+
+import stat
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from pipeline.cli import main
+from pipeline.core.artefacts import read_table
+from pipeline.core.records import Finding, PseudonymLink
+from pipeline.dicom.deidentification.description import description
+from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, OPTIONS
+from tests.dicom.samples import ct, radiograph, with_pixels, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def deidentify(source, output, *more):
+    return main(["deidentify", "--input", str(source), "--output", str(output), *map(str, more)])
+
+
+def written(output):
+    return {path.relative_to(output): path.read_bytes() for path in (output / "dicom").rglob("*.dcm")}
+
+
+def reasons(output):
+    return sorted(one.code for one in read_table(output / "quarantine.tsv", Finding))
+
+
+def test_the_documentation_says_what_is_printed(capfd):
+    assert main(["deidentify", "--describe"]) == 0
+    shown = capfd.readouterr().out
+    page = (ROOT / "docs" / "deidentification.md").read_text(encoding="utf-8")
+    assert page.endswith(shown.strip() + "\n")
+    for word in DEFAULT_OPTIONS:
+        assert f"`{word}`" in shown
+
+
+@pytest.mark.parametrize("word", OPTIONS)
+def test_every_option_changes_what_is_said(word):
+    without = [one for one in DEFAULT_OPTIONS if one != word and "dates" not in one]
+    assert description([*without, word]) != description(without)
+
+
+def test_options_that_contradict_each_other_are_errors(tmp_path, capfd):
+    words = ("retain_longitudinal_full_dates", "retain_longitudinal_modified_dates")
+    assert deidentify(tmp_path, tmp_path / "out", "--options", *words) == 2
+    assert "cannot both" in capfd.readouterr().err
+    assert deidentify(tmp_path, tmp_path / "out", "--options", "keep_all") == 2
+
+
+@pytest.mark.parametrize("place", ["in/out", "in", "restricted"])
+def test_places_that_would_mix(tmp_path, place):
+    write(tmp_path / "in" / "a.dcm", with_pixels(radiograph()))
+    more = ("--restricted", tmp_path / "out" / "restricted") if place == "restricted" else ()
+    output = tmp_path / ("out" if place == "restricted" else place)
+    assert deidentify(tmp_path / "in", output, *more) == 2
+    assert [path.name for path in (tmp_path / "in").rglob("*")] == ["a.dcm"]
+
+
+def test_files_that_cannot_leave_are_counted(tmp_path):
+    source = tmp_path / "in"
+    write(source / "a.dcm", with_pixels(radiograph()))
+    write(source / "same.dcm", with_pixels(radiograph()))
+    write(source / "b.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.20", SeriesNumber="1")))
+    write(source / "c.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.20", SeriesNumber="2")))
+    write(source / "flagged.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.21", BurnedInAnnotation="YES")))
+    write(source / "short.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.22", Rows=5)))
+    write(source / "nameless.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.23", StudyInstanceUID="")))
+    (source / "text.txt").write_text("Mustermann")
+    (source / "empty").touch()
+    (source / "link.dcm").symlink_to(source / "a.dcm")
+    output = tmp_path / "out"
+    assert deidentify(source, output) == 0
+    assert len(written(output)) == 1
+    assert reasons(output) == sorted(
+        ["DUPLICATE_FILE", "CONFLICTING_INSTANCES", "CONFLICTING_INSTANCES", "BURNED_IN_ANNOTATION", "BAD_DIMENSIONS",
+         "MISSING_IDENTITY", "NOT_DICOM", "EMPTY_FILE", "NOT_A_REGULAR_FILE"]
+    )  # fmt: skip
+
+
+def test_the_key_is_made_once_and_closed(tmp_path):
+    source = tmp_path / "in"
+    write(source / "a.dcm", with_pixels(ct()))
+    assert deidentify(source, tmp_path / "one") == 0
+    key = tmp_path / "restricted" / "one" / "key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+    assert deidentify(source, tmp_path / "two", "--key", key) == 0
+    assert deidentify(source, tmp_path / "three") == 0
+    assert written(tmp_path / "one") == written(tmp_path / "two") != written(tmp_path / "three")
+    assert key.read_text().strip().encode() not in b"".join(
+        path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()
+    )
+
+
+def test_nobody_is_not_everybody(tmp_path):
+    """Files without a patient ID are of as many patients as there are studies, not of one."""
+    source = tmp_path / "in"
+    for number in (1, 2):
+        uids = {"StudyInstanceUID": f"1.2.3.{number}", "SOPInstanceUID": f"1.2.4.{number}"}
+        write(source / f"{number}.dcm", with_pixels(radiograph(PatientID="", **uids)))
+    output = tmp_path / "out"
+    assert deidentify(source, output) == 0
+    patients = {pydicom.dcmread(output / name).PatientID for name in written(output)}
+    assert len(patients) == 2
+    links = read_table(tmp_path / "restricted" / "out" / "pseudonyms.tsv", PseudonymLink)
+    assert {one.patient for one in links} == patients
+
+
+@pytest.mark.parametrize(
+    ("options", "study_date", "kept"),
+    [
+        (("retain_longitudinal_full_dates",), "20240229", {"StudyTime": "101112"}),
+        (("retain_patient_characteristics",), "", {"StudyTime": "", "PatientSex": "F"}),
+        (("retain_uids",), "", {"SOPInstanceUID": "1.2.3.1", "PatientSex": ""}),
+        (("retain_institution_identity",), "", {"InstitutionName": "Hospital Nord", "StationName": None}),
+        (
+            ("retain_device_identity",),
+            "",
+            {"StationName": "CT1", "DeviceSerialNumber": "4711A", "InstitutionName": None},
+        ),
+        (("clean_descriptors",), "", {"StudyDescription": "chest of", "SeriesDescription": "axial"}),
+    ],
+)
+def test_options_keep_what_they_say(tmp_path, options, study_date, kept):
+    values = {
+        "StudyTime": "101112", "PatientSex": "F", "InstitutionName": "Hospital Nord", "StationName": "CT1",
+        "DeviceSerialNumber": "4711A", "StudyDescription": "chest of Mustermann", "SeriesDescription": "axial Kowalski",
+    }  # fmt: skip
+    write(tmp_path / "in" / "a.dcm", with_pixels(radiograph(**values)))
+    output = tmp_path / "out"
+    assert deidentify(tmp_path / "in", output, "--options", *options) == 0
+    (name,) = written(output)
+    found = pydicom.dcmread(output / name)
+    assert found.StudyDate == study_date
+    for keyword, value in kept.items():
+        assert found.get(keyword) == value, keyword
+    assert found.PatientName == found.PatientID != "PID-4711"
