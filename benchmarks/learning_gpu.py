@@ -329,21 +329,22 @@ def _monai(setting: Setting, start: torch.nn.Module) -> Callable[[], int]:
     from monai import transforms as mt
     from monai.data import CacheDataset, DataLoader
 
-    mean, deviation = IMAGENET_NORMALISATION
+    mean, deviation = IMAGENET_NORMALISATION.mean, IMAGENET_NORMALISATION.deviation
     change = mt.Compose(
         [
-            mt.EnsureChannelFirst(channel_dim="no_channel"),
             mt.ScaleIntensityRange(0, 255, 0.0, 1.0),
             mt.RepeatChannel(3),
             mt.NormalizeIntensity(subtrahend=list(mean), divisor=list(deviation), channel_wise=True),
             mt.RandRotate(range_x=np.pi / 26, prob=0.5, keep_size=True),
-            mt.RandZoom(prob=0.5, min_zoom=0.9, max_zoom=1.1),
+            mt.RandZoom(prob=0.5, min_zoom=[0.9, 0.9], max_zoom=[1.1, 1.1]),
             mt.RandAdjustContrast(prob=0.5),
             mt.RandGaussianNoise(prob=0.5, std=0.02),
         ]
     )
     count = min(setting.monai_images, len(setting.pixels))
-    pictures = CacheDataset(list(setting.pixels[:count]), change, num_workers=setting.workers or None, progress=False)
+    pictures = CacheDataset(
+        list(np.array(setting.pixels[:count, None])), change, num_workers=setting.workers or None, progress=False
+    )
     more = {"num_workers": setting.workers, "persistent_workers": setting.workers > 0}
     more["pin_memory"] = setting.placement.device == "cuda"
     loader = DataLoader(_Labelled(pictures, setting.classes), batch_size=setting.batch, shuffle=True, **more)
