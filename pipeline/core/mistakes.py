@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pipeline.core.marked_yaml import KeyPath
 
 # pydantic puts the tag of a union between the keys ("intensity", "window", "width"): it is not in the file.
-_TAGS = {"percentile", "window", "sensitivity", "specificity", "youden"}
+_TAGS = {"percentile", "window", "sensitivity", "specificity", "youden", "list", "columns"}
 
 
 def describe_error(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str, model: type[BaseModel]) -> str:

@@ -137,3 +137,47 @@ def test_a_missing_key_is_not_made_anew(study):
     with pytest.raises(PrivacyError, match="missing"):
         label(settings=configured(), **options(study))
     assert not (study / "restricted" / "key").exists()
+
+
+FINDINGS = """PatientID,SOPInstanceUID,Mass,Effusion
+CANARY-A,1.2.1.1,1,0
+CANARY-A,1.2.2.1,0,1
+CANARY-B,1.2.3.1,,1
+CANARY-C,1.2.4.1,1,0
+CANARY-D,1.2.5.1,,
+CANARY-E,1.2.6.1,CANARY-CELL,0
+CANARY-X,1.2.9.1,0,0
+"""
+
+
+def findings_settings(**changes):
+    asked = {"style": "columns", "names": ["Mass", "Effusion"]}
+    return LabelSettings(table="labels.csv", key="SOPInstanceUID", findings=asked, **changes)
+
+
+def run_findings(folder, settings):
+    names = {"key": "restricted/key", "table": "labels.csv", "images": "images.tsv", "labels": "labels.tsv"}
+    names |= {"unlabelled": "unlabelled.tsv", "flow": "label.tsv"}
+    label(settings=settings, **{name: folder / file for name, file in names.items()})
+
+
+def test_findings_reach_the_table_and_everything_else_is_counted(study, capfd):
+    (study / "labels.csv").write_text(FINDINGS)
+    run_findings(study, findings_settings(on_unknown_class="exclude"))
+    assert [row.label for row in read_table(study / "labels.tsv", Label)] == [
+        "Mass=1;Effusion=0", "Mass=0;Effusion=1", "Mass=?;Effusion=1", "Mass=1;Effusion=0",
+    ]  # fmt: skip
+    counted = Counter(row.code for row in read_table(study / "unlabelled.tsv", Finding))
+    assert counted == {"NO_LABEL": 2, "UNKNOWN_LABEL": 1, "LABEL_WITHOUT_IMAGE": 1}
+    (step,) = read_table(study / "label.tsv", FlowStep)
+    assert (step.entered, step.excluded, step.left) == (7, 3, 4)
+    told = capfd.readouterr().err
+    assert "Mass 2 of 3, Effusion 2 of 4" in told
+    assert "CANARY" not in told
+
+
+def test_no_cell_of_a_table_of_findings_is_repeated(study, capfd):
+    (study / "labels.csv").write_text(FINDINGS)
+    with pytest.raises(CohortError, match="line 7: a word that is not configured") as caught:
+        run_findings(study, findings_settings())
+    assert "CANARY" not in str(caught.value) + capfd.readouterr().err

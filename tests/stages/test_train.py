@@ -103,6 +103,49 @@ def test_a_fold_writes_everything_about_every_strategy(tmp_path):
     assert saved.facts["normalisation"]["mean"] == [0.485, 0.456, 0.406]
 
 
+def as_findings(inputs: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """Ask for the second class as a finding, and for another one that is unknown now and then."""
+    rows = read_table(inputs["folds"], FoldRole)
+    other = {row.image_id: "?" if row.row % 7 == 3 else str(row.row // 2 % 2) for row in rows}
+    told = {"normal": 0, "lesion": 1}
+    changed = [
+        row.model_copy(update={"label": f"lesion={told[row.label]};other={other[row.image_id]}"}) for row in rows
+    ]
+    folder.mkdir()
+    write_table(folder / "folds.tsv", FoldRole, changed)
+    return {**inputs, "folds": folder / "folds.tsv"}
+
+
+def test_the_probe_of_a_finding_is_that_of_two_classes(tmp_path):
+    inputs, binary, several = make_inputs(tmp_path), outputs(tmp_path / "binary"), outputs(tmp_path / "several")
+    probe = QUICK.model_copy(update={"strategy": "probe", "compare": ("full",), "epochs": 1})
+    train(settings=probe, seed=3, classes=CLASSES, fold=1, threads=2, **inputs, **binary)
+    asked = {"classes": ("lesion", "other"), "kind": "findings"}
+    train(settings=probe, seed=3, **asked, fold=1, threads=2, **as_findings(inputs, tmp_path / "asked"), **several)
+    rows = [row for row in read_table(several["predictions"], Prediction) if row.strategy == "probe"]
+    expected = [row for row in read_table(binary["predictions"], Prediction) if row.strategy == "probe"]
+    assert [row.image_id for row in rows] == [row.image_id for row in expected]
+    wanted = [row.logits[1] - row.logits[0] for row in expected]
+    np.testing.assert_allclose([row.logits[0] for row in rows], wanted, rtol=1e-3, atol=1e-4)
+    assert {len(row.logits) for row in rows} == {2}
+    summaries = read_table(several["training"], TrainingSummary)
+    assert [(row.kind, row.classes) for row in summaries] == [("findings", ("lesion", "other"))] * 2
+    saved = read_checkpoint(several["checkpoint"])
+    assert saved.facts["kind"] == "findings"
+    assert saved.tensors["fc.weight"].shape == (2, 512)
+    logs = read_table(several["history"], EpochLog)
+    assert all(np.isfinite(log.train_loss) and log.validation_auroc is not None for log in logs)
+
+
+def test_findings_are_not_trained_as_classes(tmp_path):
+    inputs = make_inputs(tmp_path)
+    with pytest.raises(ArtefactError, match="no list of findings"):
+        train(settings=QUICK, seed=3, classes=CLASSES, fold=1, kind="findings", **inputs, **outputs(tmp_path / "a"))
+    asked = as_findings(inputs, tmp_path / "asked")
+    with pytest.raises(ValueError, match="not in"):
+        train(settings=QUICK, seed=3, classes=("lesion", "other"), fold=1, **asked, **outputs(tmp_path / "b"))
+
+
 def test_a_checkpoint_is_a_source_for_the_next_task(tmp_path, capfd):
     inputs, first, second = make_inputs(tmp_path), outputs(tmp_path / "first"), outputs(tmp_path / "second")
     short = QUICK.model_copy(update={"epochs": 1, "compare": ()})
