@@ -5,13 +5,12 @@ whose calibration, thresholds, areas, intervals and decisions are those of `pipe
 neighbours. A study with a single finding therefore has the numbers of the binary study, exactly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pipeline.core.errors import ReportError
 from pipeline.core.records import (
-    CalibratedPrediction,
     EpochLog,
     Estimate,
     FindingPrediction,
@@ -44,7 +43,7 @@ class JudgedFinding:
     """
 
     name: str
-    rows: Sequence[CalibratedPrediction]
+    rows: Sequence[FindingPrediction]
     fits: Sequence[FoldFit]
     judged: Mapping[tuple[str, Level], Judged]
 
@@ -64,19 +63,28 @@ def classes_of(finding: str) -> tuple[str, str]:
     return f"no {finding}", finding
 
 
-def as_binary(predictions: Sequence[Prediction], findings: Sequence[str]) -> dict[str, list[Prediction]]:
-    """Give for each finding the predictions of the images of which it is known, as those of two classes.
+def as_binary(predictions: Sequence[Prediction], findings: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
+    """Give each finding with the predictions of the images of which it is known, as those of two classes.
 
-    The logit is divided evenly over the two: their difference is what the network said.
+    The logit is divided evenly over the two: their difference is what the network said. One finding after the other,
+    because a large archive has millions of rows.
     """
-    found: dict[str, list[Prediction]] = {name: [] for name in findings}
     states = {text: read_states(text, findings) for text in dict.fromkeys(row.label for row in predictions)}
-    for row in predictions:
-        for name, state, logit in zip(findings, states[row.label], row.logits, strict=True):
-            if state != UNKNOWN:
-                label = classes_of(name)[{ABSENT: 0, PRESENT: 1}[state]]
-                found[name].append(row.model_copy(update={"label": label, "logits": (-logit / 2, logit / 2)}))
-    return found
+    for place, name in enumerate(findings):
+        label_of = dict(zip((ABSENT, PRESENT), classes_of(name), strict=True))
+        yield (
+            name,
+            [
+                row.model_copy(
+                    update={
+                        "label": label_of[states[row.label][place]],
+                        "logits": (-row.logits[place] / 2, row.logits[place] / 2),
+                    }
+                )
+                for row in predictions
+                if states[row.label][place] != UNKNOWN
+            ],
+        )
 
 
 def judge_findings(
@@ -97,14 +105,15 @@ def judge_findings(
     """
     folds = {row.fold for row in predictions}
     judged = []
-    for name, rows in as_binary(predictions, findings).items():
+    for name, rows in as_binary(predictions, findings):
         lacking = folds - {row.fold for row in rows if row.role == "test"}
         if lacking:
             what = f"the finding `{name}` is unknown in the whole test part of fold {min(lacking) + 1}"
             raise ReportError(what, remedy="divide by patients, use fewer folds, or take the finding out")
         classes = classes_of(name)
         fits, calibrated = calibrate(rows, strategies=strategies, classes=classes, rule=rule, aggregation=aggregation)
-        judged.append(JudgedFinding(name, calibrated, fits, judge(calibrated, classes, resampling)))
+        own = [FindingPrediction.model_construct(finding=name, **dict(row)) for row in calibrated]
+        judged.append(JudgedFinding(name, own, fits, judge(own, classes, resampling)))
     return judged
 
 
@@ -151,7 +160,7 @@ def collect_findings(
 
 def list_rows(judged: Sequence[JudgedFinding]) -> list[FindingPrediction]:
     """List the calibrated predictions of all findings, one after the other."""
-    return [FindingPrediction(finding=one.name, **dict(row)) for one in judged for row in one.rows]
+    return [row for one in judged for row in one.rows]
 
 
 def recompute_findings(rows: Sequence[FindingPrediction], findings: Sequence[str]) -> dict[Name, float | None]:

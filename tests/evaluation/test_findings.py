@@ -157,7 +157,7 @@ def test_a_patient_has_a_finding_that_one_image_shows_and_others_do_not_know():
         for row in tables.predictions
         if row.image_id in changed
     ]
-    parts = as_binary(rows, NAMES)
+    parts = dict(as_binary(rows, NAMES))
     assert {row.label for row in parts["Effusion"]} == {"no Effusion"}
     assert {(row.image_id, row.label) for row in parts["Mass"]} == {(next(iter(changed)), "Mass")}
     assert parts["Hernia"] == []
@@ -220,7 +220,7 @@ def test_classes_and_findings_are_never_taken_for_each_other():
     with pytest.raises(ReportError, match="other classes"):
         evaluated(make_tables(), make_finding_protocol(BINARY))
     with pytest.raises(ArtefactError):
-        as_binary(make_tables().predictions, BINARY)
+        dict(as_binary(make_tables().predictions, BINARY))
     with pytest.raises(KeyError):
         judge([], NAMES, make_protocol().resampling)["full", "patient"]
 

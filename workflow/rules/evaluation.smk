@@ -25,7 +25,8 @@ rule evaluate:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        # Every finding has predictions of its own.
+        mem_mb=lambda wildcards, attempt: (4000 + 1000 * len(CLASSES) * (CONFIG.label.kind == "findings")) * attempt,
         runtime=60,
     params:
         settings=CONFIG.section("evaluate"),
