@@ -10,8 +10,8 @@ DICOM PS3.15, annex E (Attribute Confidentiality Profiles).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,9 +22,10 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
 from pipeline.dicom.deidentification.decisions import Decision, Place, decision
+from pipeline.dicom.deidentification.leaks import Tokens
 from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, method_codes, temporal_information
 from pipeline.dicom.deidentification.profile import EDITION, safe_private
-from pipeline.dicom.deidentification.raw import has_text_value, raw_element, values_of
+from pipeline.dicom.deidentification.raw import has_text_value, raw_element, text_of, values_of
 from pipeline.dicom.deidentification.structured import kept_content
 from pipeline.dicom.deidentification.values import OLDEST_SHOWN_YEARS, PUBLIC_SCHEMES, Identity, Values
 from pipeline.dicom.reading import elements
@@ -42,6 +43,8 @@ _CODES = frozenset({"code", "meaning"})
 _GRAPHICS = frozenset({"GraphicObjectSequence", "CompoundGraphicSequence"})  # drawings may be handwriting
 _OVERLAY_TYPE, _OVERLAY_COMMENTS, _OVERLAY_TEXTS = 0x0040, 0x4000, frozenset({0x0022, 0x1500})
 _PATIENT_AGE = 0x00101010
+_BIRTH_DATE = 0x00100030
+_STUDY_DATE = 0x00080020
 _SOP_CLASS = 0x00080016
 _SCHEME = 0x00080102
 
@@ -104,9 +107,11 @@ def deidentify_dataset(
     FileFault
         ``DEIDENTIFICATION_FAILED`` if something without which the pixels would mean something else cannot be kept.
     """
-    walk = _walk(identity, is_little_endian)
+    # UIDs differ from file to file; everything else that is remembered is the patient's.
+    patient = replace(identity, tokens=Tokens(identity.tokens.words, identity.tokens.short_words))
+    walk = _walk(patient, is_little_endian)
     outcome = Outcome()
-    place = Place(options, elements.text(source, _SOP_CLASS))
+    place = Place(options, text_of(source, _SOP_CLASS))
     kept = walk.walk(source, place, outcome, 0)
     _complete(kept, source, walk.values, options)
     outcome.dataset = Dataset(kept)
@@ -134,25 +139,21 @@ class _Walk:
         if depth > DEEPEST_SEQUENCE:
             raise FileFault("DEIDENTIFICATION_FAILED")
         kept: dict[BaseTag, Element] = {}
-        has_public_codes = None
         overlays: list[tuple[BaseTag, Element]] = []
         privates: list[BaseTag] = []
         for tag, element in list(source.items()):
-            found = decision(tag, place)
-            if found.action in _CODES:
-                if has_public_codes is None:
-                    has_public_codes = elements.text(source, _SCHEME) in PUBLIC_SCHEMES
-                if not has_public_codes:
-                    found = found._replace(action="dummy" if place.is_dummy else "words")
-            elif found.action == "safe_private":
+            found = _decided(int(tag), place, source)
+            if found.action == "safe_private":
                 privates.append(tag)
                 continue
-            elif found.action == "overlay":
+            if found.action == "overlay":
                 overlays.append((tag, element))
                 continue
             treated = self._treated(tag, element, found, place, source, depth)
-            outcome.counts.update(treated.counts)
-            outcome.made |= treated.made
+            for one in treated.counts:
+                outcome.counts[one] += 1
+            if treated.made:
+                outcome.made |= treated.made
             if treated.element is not None:
                 kept[tag] = treated.element
         self._keep_overlays(overlays, place, source, kept, outcome)
@@ -175,7 +176,7 @@ class _Walk:
         value = element.value
         key = None
         if isinstance(element, RawDataElement) and type(value) is bytes and len(value) <= _LONGEST_KNOWN_BYTES:
-            key = (tag, element.VR, value, place, found.action, element.is_implicit_VR)
+            key = (int(tag), element.VR, value, place, found.action, element.is_implicit_VR)
             if (known := self.known.get(key)) is not None:
                 return known
         if found.action in _SEQUENCES:
@@ -268,7 +269,7 @@ class _Walk:
             if tag.element <= _LAST_ELEMENT_OF_CREATORS:
                 continue  # written with the first element kept of its block
             owner = Tag(tag.group, tag.element >> 8)
-            creator = elements.text(source, int(owner))
+            creator = text_of(source, int(owner))
             representation = safe.get((tag.group, tag.element & 0xFF, creator), "")
             action = _safe_action(representation)
             treated = Treated(None, ((PRIVATE_TAG, "removed"),), frozenset())
@@ -281,6 +282,14 @@ class _Walk:
                 treated = treated._replace(counts=((PRIVATE_TAG, "kept"),))
             outcome.counts.update(treated.counts)
             outcome.made |= treated.made
+
+
+def _decided(tag: int, place: Place, source: Dataset) -> Decision:
+    """Decide about an attribute; codes are taken for texts if their scheme is nobody's but their maker's."""
+    found = decision(tag, place)
+    if found.action in _CODES and text_of(source, _SCHEME) not in PUBLIC_SCHEMES:
+        return found._replace(action="dummy" if place.is_dummy else "words")
+    return found
 
 
 def _safe_action(representation: str) -> str:
@@ -319,29 +328,33 @@ def raw_text(tag: int, representation: str, text: str) -> RawDataElement:
 
 def _complete(kept: dict[BaseTag, Element], source: Dataset, values: Values, options: frozenset[str]) -> None:
     """Add what every data set must say, whether or not its source did."""
-    for element in _required(source, values.pseudonym, options):
+    for element in _required(values.pseudonym, options):
         kept[element.tag] = element
+    age = _age(source) if "retain_patient_characteristics" in options else ""
+    if age:
+        kept[Tag(_PATIENT_AGE)] = raw_text(_PATIENT_AGE, "AS", age)
+
+
+@lru_cache(maxsize=64)
+def _required(pseudonym: str, options: frozenset[str]) -> tuple[Element, ...]:
+    """Make the elements that are the same in all files of a patient."""
     codes = Sequence()
     for code in method_codes(options):
         item = (raw_text(0x00080100, "SH", code.value), raw_text(_SCHEME, "SH", "DCM"))
         codes.append(Dataset({one.tag: one for one in (*item, raw_text(0x00080104, "LO", code.meaning))}))
-    kept[Tag(0x00120064)] = DataElement(0x00120064, "SQ", codes)
-
-
-def _required(source: Dataset, pseudonym: str, options: frozenset[str]) -> Iterator[RawDataElement]:
-    yield raw_text(0x00100010, "PN", pseudonym)
-    yield raw_text(0x00100020, "LO", pseudonym)
-    yield raw_text(0x00120062, "CS", "YES")
-    yield raw_text(0x00120063, "LO", METHOD)
-    yield raw_text(0x00280303, "CS", temporal_information(options))
-    age = _age(source) if "retain_patient_characteristics" in options else ""
-    if age:
-        yield raw_text(_PATIENT_AGE, "AS", age)
+    return (
+        raw_text(0x00100010, "PN", pseudonym),
+        raw_text(0x00100020, "LO", pseudonym),
+        raw_text(0x00120062, "CS", "YES"),
+        raw_text(0x00120063, "LO", METHOD),
+        DataElement(0x00120064, "SQ", codes),
+        raw_text(0x00280303, "CS", temporal_information(options)),
+    )
 
 
 def _age(source: Dataset) -> str:
-    found = elements.text(source, "PatientAge")
-    years = age_years(found, elements.text(source, "PatientBirthDate"), elements.text(source, "StudyDate"))
+    found = text_of(source, _PATIENT_AGE)
+    years = age_years(found, text_of(source, _BIRTH_DATE), text_of(source, _STUDY_DATE))
     if years is None:
         return ""
     if years > OLDEST_SHOWN_YEARS:

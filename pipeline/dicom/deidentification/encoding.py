@@ -3,17 +3,16 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
 
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_data_element, write_file_meta_info
+from pydicom.filewriter import write_data_element
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pipeline.dicom.decoding.pixel_format import PixelElement
+from pipeline.dicom.deidentification.raw import text_of
 from pipeline.dicom.reading.files import PIXEL_DATA
 
 # A fixed UUID of this software as a UID (PS3.7, D.3.3.2); it says who wrote a file, nothing else.
@@ -25,7 +24,7 @@ _LONGEST_SHORT = 0xFFFF
 # Representations with a length of 32 bits in explicit encoding (PS3.5, section 7.1.2).
 _LONG = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
 _PADDED_WITH_NUL = frozenset({"UI", "OB", "UN"})
-_ITEM = 0xE000FFFE
+_ITEM = (0xFFFE, 0xE000)
 _SOP_CLASS = 0x00080016
 _SOP_INSTANCE = 0x00080018
 _SEQUENCE_DELIMITER = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
@@ -46,33 +45,26 @@ def encoded_header(dataset: Dataset, transfer_syntax_uid: str) -> tuple[bytes, b
     tuple
         An empty preamble with file meta information of our own (no application entity titles), and the data set.
     """
-    meta = _meta(_uid(dataset, _SOP_CLASS), _uid(dataset, _SOP_INSTANCE), transfer_syntax_uid)
+    meta = _meta(text_of(dataset, _SOP_CLASS), text_of(dataset, _SOP_INSTANCE), transfer_syntax_uid)
     form = _Form(transfer_syntax_uid == ImplicitVRLittleEndian, transfer_syntax_uid != ExplicitVRBigEndian)
     return meta, form.encoded(dataset)
 
 
-def _uid(dataset: Dataset, tag: int) -> str:
-    element = dataset.get_item(tag)
-    return element.value.decode().rstrip(" \0") if isinstance(element, RawDataElement) else str(element.value)
-
-
-@lru_cache(maxsize=1)
-def _meta_template(sop_class_uid: str, transfer_syntax_uid: str) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    return meta
-
-
 def _meta(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
-    meta = _meta_template(sop_class_uid, transfer_syntax_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_uid)
-    stream = DicomBytesIO()
-    stream.write(_EMPTY_PREAMBLE)
-    write_file_meta_info(stream, meta)
-    return stream.getvalue()
+    """Encode preamble and file meta information, which is always explicit little endian (PS3.10, section 7.1)."""
+    form = _Form(is_implicit=False, is_little_endian=True)
+    rest = b"".join(
+        form.framed(0x0002, number, representation, value)
+        for number, representation, value in (
+            (0x0001, "OB", b"\0\1"),
+            (0x0002, "UI", sop_class_uid.encode()),
+            (0x0003, "UI", sop_uid.encode()),
+            (0x0010, "UI", transfer_syntax_uid.encode()),
+            (0x0012, "UI", IMPLEMENTATION_CLASS_UID.encode()),
+            (0x0013, "SH", IMPLEMENTATION_VERSION_NAME.encode()),
+        )
+    )
+    return _EMPTY_PREAMBLE + form.framed(0x0002, 0x0000, "UL", struct.pack("<L", len(rest))) + rest
 
 
 class _Form:
@@ -88,36 +80,37 @@ class _Form:
 
     def encoded(self, dataset: Dataset) -> bytes:
         """Encode the elements of a data set in the order of their tags, without group lengths."""
-        found = sorted(dataset.items())
-        return b"".join(self._element(tag, one, dataset) for tag, one in found if tag.element)
+        found = {int(tag): element for tag, element in dataset.items()}
+        return b"".join(self._element(tag, found[tag], dataset) for tag in sorted(found) if tag & 0xFFFF)
 
-    def _element(self, tag: BaseTag, element: DataElement | RawDataElement, dataset: Dataset) -> bytes:
+    def _element(self, tag: int, element: DataElement | RawDataElement, dataset: Dataset) -> bytes:
         if isinstance(element, RawDataElement):
-            return self._framed(tag, element.VR or "UN", element.value or b"")
+            return self.framed(tag >> 16, tag & 0xFFFF, element.VR or "UN", element.value or b"")
         if isinstance(element.value, Sequence):
             items = (self.encoded(item) for item in element.value)
-            group, number = _ITEM & 0xFFFF, _ITEM >> 16
-            return self._framed(tag, "SQ", b"".join(self._implicit(group, number, len(one)) + one for one in items))
+            return self.framed(
+                tag >> 16, tag & 0xFFFF, "SQ", b"".join(self._implicit(*_ITEM, len(one)) + one for one in items)
+            )
         stream = DicomBytesIO()
         stream.is_implicit_VR = self._is_implicit
         stream.is_little_endian = self._is_little_endian
         write_data_element(stream, element, dataset.get("SpecificCharacterSet", "ISO_IR 6"))
         return stream.getvalue()
 
-    def _framed(self, tag: BaseTag, representation: str, value: bytes) -> bytes:
+    def framed(self, group: int, number: int, representation: str, value: bytes) -> bytes:
         """Put tag, representation and length in front of a value, and padding behind it."""
         if " or " in representation:
             representation = "OW" if "OW" in representation else "US"
         if len(value) % 2:
             value += b"\0" if representation in _PADDED_WITH_NUL else b" "
         if self._is_implicit:
-            return self._implicit(tag.group, tag.element, len(value)) + value
+            return self._implicit(group, number, len(value)) + value
         if representation not in _LONG and len(value) > _LONGEST_SHORT:
             representation = "UN"  # PS3.5, section 6.2.2
         code = representation.encode()
         if representation in _LONG:
-            return self._long(tag.group, tag.element, code, 0, len(value)) + value
-        return self._short(tag.group, tag.element, code, len(value)) + value
+            return self._long(group, number, code, 0, len(value)) + value
+        return self._short(group, number, code, len(value)) + value
 
 
 def encoded_file(

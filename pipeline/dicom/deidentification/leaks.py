@@ -5,8 +5,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
+from pipeline.dicom.deidentification.raw import text_of
 from pipeline.dicom.reading import elements
 
 PERSON_KEYWORDS = (
@@ -34,6 +38,14 @@ _SHORTEST_NUMBER = 5
 # Digits alone are frequent in coordinates; in bytes only long ones mean something.
 _SHORTEST_DIGITS_IN_BYTES = 8
 _SHORTEST_IN_BINARY = 6
+_IDENTITY_TAGS = tuple(
+    Tag(tag)
+    for keyword in ("SpecificCharacterSet", *NAME_KEYWORDS, *CODE_KEYWORDS)
+    if (tag := tag_for_keyword(keyword)) is not None
+)
+_UID_TAGS = tuple(tag for keyword in UID_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
+_MOST_KNOWN = 1000  # studies whose words are remembered
+_KNOWN: dict[tuple[object, ...], tuple[frozenset[str], frozenset[str]]] = {}
 _SEPARATORS = re.compile(r"[\^=\\\s,;]+")
 
 
@@ -113,13 +125,29 @@ def identity_tokens(dataset: Dataset, options: Collection[str] = ()) -> Tokens:
 
     What an option keeps (`KEPT_BY_OPTION`, UIDs) is left out.
     """
+    found = dict(dataset.items())
+    elements_found = [found.get(tag) for tag in _IDENTITY_TAGS]
+    own = Dataset(found)  # reading a value converts it in place
+    if any(one is not None and not isinstance(one, RawDataElement) for one in elements_found):
+        words, short_words = _read_words(own, frozenset(options))  # some have been converted already
+    else:
+        key = (frozenset(options), *(one and one.value for one in elements_found))
+        known = _KNOWN.get(key)
+        if known is None:
+            if len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.clear()
+            known = _KNOWN[key] = _read_words(own, frozenset(options))
+        words, short_words = known
+    uids = () if "retain_uids" in options else (text_of(own, tag) for tag in _UID_TAGS)
+    return Tokens(words, short_words, frozenset(uid for uid in uids if len(uid) >= _SHORTEST))
+
+
+def _read_words(dataset: Dataset, options: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
     kept = {keyword for option in options for keyword in KEPT_BY_OPTION.get(option, ())}
     names = tuple(value for keyword in NAME_KEYWORDS for value in elements.texts(dataset, keyword))
     codes = (keyword for keyword in CODE_KEYWORDS if keyword not in kept)
     numbers = tuple(value for keyword in codes for value in elements.texts(dataset, keyword))
-    words, short_words = _words(names, numbers)
-    uids = () if "retain_uids" in options else (elements.text(dataset, keyword) for keyword in UID_KEYWORDS)
-    return Tokens(words, short_words, frozenset(uid for uid in uids if len(uid) >= _SHORTEST))
+    return _words(names, numbers)
 
 
 @lru_cache(maxsize=64)

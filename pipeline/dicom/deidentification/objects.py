@@ -21,6 +21,7 @@ from pipeline.dicom.deidentification.hazards import hazard
 from pipeline.dicom.deidentification.leaks import identity_tokens
 from pipeline.dicom.deidentification.options import MODIFIED_DATES
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.raw import text_of
 from pipeline.dicom.deidentification.receipt import counted
 from pipeline.dicom.deidentification.rewriting import FAILED, refuse_leaks
 from pipeline.dicom.deidentification.values import Identity
@@ -39,6 +40,9 @@ from pipeline.dicom.reading.paths import from_text
 
 _LARGEST_HEADER_VALUE_BYTES = 16 * MEGABYTE
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_UID_TAGS = (0x0020000D, 0x0020000E, 0x00080018)
+_SOP_CLASS = 0x00080016
+_PATIENT_ID = 0x00100020
 _SHORTEST_ELEMENT_BYTES = 8
 
 
@@ -121,17 +125,17 @@ class ObjectRewriter:
     def _write(
         self, found: Dataset, facts: Dataset, syntax: str, place: PixelElement | None, pixels: bytes
     ) -> WrittenObject:
-        before = [elements.text(facts, keyword) for keyword in _UIDS]
-        if not all(before) or not elements.text(facts, "SOPClassUID"):
+        before = [text_of(found, tag) for tag in _UID_TAGS]
+        if not all(before) or not text_of(found, _SOP_CLASS):
             raise FileFault("MISSING_IDENTITY")
-        patient_id = elements.text(facts, "PatientID") or f"study {before[0]}"  # nobody's, but not everybody's
-        tokens = identity_tokens(facts, self.options)
+        patient_id = elements.text(facts, _PATIENT_ID) or f"study {before[0]}"  # nobody's, but not everybody's
+        tokens = identity_tokens(found, self.options)
         identity = Identity(self.pseudonyms, patient_id, self.largest_date_shift_days, tokens)
         order = syntax != ExplicitVRBigEndian
         outcome = deidentify_dataset(found, identity, self.options, is_little_endian=order)
         header = encoded_header(outcome.dataset, syntax)
         refuse_leaks(outcome, tokens, self.options, pixels if place is not None and place.is_encapsulated else b"")
-        after = [elements.text(outcome.dataset, keyword) for keyword in _UIDS]
+        after = [text_of(outcome.dataset, tag) for tag in _UID_TAGS]
         if not all(after):
             raise FileFault(FAILED)
         name = f"{after[1]}/{after[2]}.dcm"

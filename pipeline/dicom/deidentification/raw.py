@@ -14,11 +14,22 @@ from pydicom.filewriter import write_data_element
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
+from pipeline.dicom.reading import elements
+
 TEXTS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
 )
 _LONG_HEADER_BYTES = 12  # of an element in explicit encoding
 _LONG = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
+
+
+def text_of(dataset: Dataset, tag: int) -> str:
+    """Give a text value as `elements.text` does, without converting the element where it stands if it is ASCII."""
+    element = dataset.get_item(tag) if tag in dataset else None
+    value: object = element.value if isinstance(element, RawDataElement) else None
+    if isinstance(value, bytes) and value.isascii():
+        return "\\".join(part.strip(" \0") for part in value.decode("ascii").split("\\")).strip(" \0\\")
+    return elements.text(dataset, tag)
 
 
 def has_text_value(representation: str | None) -> bool:

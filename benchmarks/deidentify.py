@@ -1,0 +1,112 @@
+"""De-identification against three well-known Python tools, on the same files in turns.
+
+``python benchmarks/deidentify.py --peers VENV [--data DIR] [--files N] [--slow-files N]``. The peers live in an
+environment of their own, made once::
+
+    python -m venv VENV
+    VENV/bin/pip install dicom-anonymizer==2.1.0 dicognito==0.19.0 deid==0.4.13
+
+Every tool runs in one process, with its defaults, and only its own work is timed: start and imports are not. Without
+``--data`` the files are synthetic CT slices of 0.5 MB whose headers name people in some fifty places, nested sequences
+and private blocks. What the tools leave behind in the files is not compared here: see docs/deidentification.md.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pydicom
+from deidentify_peers import PEERS
+from synthetic_ct import write_series
+
+from pipeline.dicom.deidentification.objects import ObjectRewriter, WrittenObject
+from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.phantom.canaries import Aviary, Numbers
+
+ROUNDS = 5
+WANTED = 5.0
+OURS = "ours"
+
+
+def main() -> None:
+    """Print the table and one line for the target."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", type=Path, help="virtual environment with the peers (see the top of this file)")
+    parser.add_argument("--data", type=Path, help="folder of .dcm files (default: synthetic)")
+    parser.add_argument("--files", type=int, default=120, help="synthetic files")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(_ours(*options.only))
+        return
+    with tempfile.TemporaryDirectory(prefix="deidentify-benchmark-") as name:
+        work = Path(name)
+        source = options.data or _named(write_series(work / "in", series=2, slices=options.files // 2))
+        files = len(list(source.rglob("*.dcm")))
+        python = options.peers / "bin" / "python" if options.peers else None
+        seconds = _measure(source, work, python, options.rounds)
+    fastest = {tool: files / statistics.median(times) for tool, times in seconds.items()}
+    print(f"\n{files} files, {options.rounds} rounds in turns, medians\n")
+    print("| tool | files/s | ours is faster by |\n|---|---|---|")
+    for tool, speed in sorted(fastest.items(), key=lambda one: -one[1]):
+        print(f"| {tool} | {speed:.1f} | {fastest[OURS] / speed:.1f} |")
+    if python is None:
+        print("\nno --peers: nothing to compare with")
+        return
+    ratio = fastest[OURS] / max(speed for tool, speed in fastest.items() if tool != OURS)
+    verdict = "ok" if ratio >= WANTED else "short"
+    print(f"\ntarget deidentify-against-fastest-peer measured {ratio:.1f} wanted >={WANTED} {verdict}")
+
+
+def _measure(source: Path, work: Path, python: Path | None, rounds: int) -> dict[str, list[float]]:
+    """Run the tools in turns."""
+    here = Path(__file__).resolve()
+    commands = {OURS: [sys.executable, str(here), "--only", str(source)]}
+    if python is not None:
+        script = str(here.with_name("deidentify_peers.py"))
+        commands |= {name: [str(python), script, name, str(source)] for name in PEERS}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(rounds):
+        for name, command in commands.items():
+            target = work / f"{name}-{number}"
+            target.mkdir()
+            done = subprocess.run([*command, str(target)], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+            seconds[name].append(float(done.stdout.split()[-1]))
+            subprocess.run(["rm", "-r", str(target)], check=True)
+    return seconds
+
+
+def _ours(source: Path, target: Path) -> float:
+    """De-identify every file in this process; give the seconds."""
+    rewriter = ObjectRewriter(source, target, Pseudonyms(bytes(range(32))), 3650, frozenset(DEFAULT_OPTIONS))
+    files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.dcm"))
+    rewriter(files[0])  # what is imported and read once
+    begin = time.perf_counter()
+    results = [rewriter(file) for file in files]
+    seconds = time.perf_counter() - begin
+    failed = [one for one in results if not isinstance(one, WrittenObject)]
+    if failed:
+        raise SystemExit(f"{len(failed)} files could not be de-identified: {failed[0]}")
+    return seconds
+
+
+def _named(folder: Path) -> Path:
+    """Give the slices headers like those of clinical files: names, numbers, sequences, private blocks."""
+    aviary = Aviary()
+    for path in sorted(folder.rglob("*.dcm")):
+        dataset = pydicom.dcmread(path)
+        aviary.plant(dataset, Numbers(patient=1, study=1, site=1))
+        dataset.save_as(path)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
