@@ -48,13 +48,13 @@ DETECTOR_CLASSES = frozenset(
 DETECTOR_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT", "PX", "RF", "RG", "RTIMAGE", "XA"})
 _SCREEN_WORDS = ("SCREEN", "CAPTURE")
 # One for each of the sixteen overlay planes (PS3.5, section 7.6).
-_OVERLAY_BIT_POSITIONS = tuple(0x60000102 + (plane << 17) for plane in range(16))
+_OVERLAY_BIT_POSITIONS = frozenset(0x60000102 + (plane << 17) for plane in range(16))
 _KEYWORDS = (
     "SOPClassUID", "Modality", "ImageType", "BurnedInAnnotation", "RecognizableVisualFeatures", "ConversionType",
 )  # fmt: skip
 HAZARD_TAGS = (
     *(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None),
-    *_OVERLAY_BIT_POSITIONS,
+    *sorted(_OVERLAY_BIT_POSITIONS),
 )
 
 
@@ -91,4 +91,6 @@ def is_beyond_rules(dataset: Dataset) -> bool:
 
 def _has_overlay_in_pixels(dataset: Dataset) -> bool:
     """Tell whether a retired overlay hides in the unused bits of the pixels (PS3.5, section 8.1.2)."""
-    return any(elements.integer(dataset, tag) != 0 for tag in _OVERLAY_BIT_POSITIONS if tag in dataset)
+    if _OVERLAY_BIT_POSITIONS.isdisjoint(dataset.keys()):  # nearly always
+        return False
+    return any(elements.integer(dataset, tag) != 0 for tag in sorted(_OVERLAY_BIT_POSITIONS) if tag in dataset)

@@ -33,7 +33,7 @@ class Receipt:
 
 def counted(counts: Mapping[tuple[int, str], int]) -> tuple[tuple[int, str, int], ...]:
     """Give counts in the form that travels between processes."""
-    return tuple((tag, outcome, number) for (tag, outcome), number in sorted(counts.items()))
+    return tuple([(tag, outcome, number) for (tag, outcome), number in counts.items()])
 
 
 def _named(tag: int) -> tuple[str, str]:
