@@ -93,6 +93,10 @@ class DeidentifySettings(Section):
     """What files may keep beyond the Basic Application Level Confidentiality Profile: docs/deidentification.md."""
     pixel_rules: tuple[PixelRule, ...] = ()
     """Images whose pixels may show a name, and the rectangles to blank in them; without a rule they are kept out."""
+    suspected_text: Literal["note", "quarantine"] = "quarantine"
+    """Images without a rule in which the text detector sees many characters: keep them out, or keep them and say so."""
+    tolerated_characters: int = Field(default=8, ge=0)
+    """How many characters are not many: markers such as PORTABLE or AP SUPINE are noted, never kept out."""
 
     @model_validator(mode="after")
     def _rules_agree(self) -> "DeidentifySettings":

@@ -78,6 +78,12 @@ REASONS: dict[str, Reason] = {
         "Pixels that often carry names (ultrasound, secondary capture, photograph), and no rule that covers them.",
         "Check the images and give a rule for them (`deidentify.pixel_rules`, docs/burned-in-text.md).",
     ),
+    "BURNED_IN_TEXT_SUSPECTED": Reason(
+        "Something in the pixels looks like lines of text; kept out if it is longer than "
+        "`deidentify.tolerated_characters`, else noted.",
+        "Look at the image; give a rule for such images (`deidentify.pixel_rules`), or, if the text names nobody, "
+        "tolerate more.",
+    ),
     "PIXELS_BLANKED": Reason(
         "A rule of the configuration overwrote some pixels (`deidentify.pixel_rules`).",
         "Nothing; `blanked.tsv` names the rectangles.",

@@ -90,7 +90,7 @@ def deidentify(
         records += series_records(whole)
         for one in whole:
             done.add(one.counts)
-        remarkable += [one for one in whole if one.blanked]
+        remarkable += [one for one in whole if one.blanked or one.characters]
     # By content, not by pseudonym or path: the order must not depend on the key, nor tell anything of the names.
     listed = [record for _, record in sorted(records, key=lambda one: (one[0], one[1].part))]
     findings = [finding for _, finding in sorted(refused, key=lambda one: one[0])]
@@ -119,7 +119,7 @@ def deidentify(
 
 
 def _rewriter(settings: DeidentifySettings, root: Path, dicom: Path, names: Pseudonyms) -> Rewriter:
-    screen = Screen(settings.pixel_rules)
+    screen = Screen(settings.pixel_rules, settings.suspected_text, settings.tolerated_characters)
     return Rewriter(root, dicom, names, settings.max_date_shift_days, screen, frozenset(settings.options))
 
 

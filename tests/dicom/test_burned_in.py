@@ -1,6 +1,7 @@
 """Blanking by rule: exact in every encoding, refused where the rule does not fit, nothing else changed."""
 
 import io
+import struct
 
 import imagecodecs
 import numpy as np
@@ -20,6 +21,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    RLELossless,
     UltrasoundImageStorage,
     UltrasoundMultiFrameImageStorage,
 )
@@ -35,6 +37,7 @@ from pipeline.dicom.deidentification.rewriting import Rewriter
 from pipeline.dicom.deidentification.splitting import Single
 from pipeline.dicom.reading.files import quiet
 from pipeline.dicom.slices.headers import read_header
+from pipeline.phantom.captions import Caption, written
 from pipeline.phantom.lettering import letters
 from tests.acceptance.convert import oblique_ct
 from tests.dicom.multiframe import enhanced
@@ -328,6 +331,21 @@ def test_no_trace_of_the_canary_is_left(tmp_path):
     assert (before | ~CANARY).all(axis=(2, 3)).any()
 
 
+def test_the_token_burned_into_the_built_in_study_goes_by_rule(cohort, tmp_path):
+    (hazard,) = cohort.manifest.of_kind("burned_in")
+    path = cohort.dicom / hazard.paths[0]
+    before = pydicom.dcmread(path)
+    white = 2**before.BitsStored - 1
+    place = {"top": before.Rows - 14, "left": 0, "rows": 14, "columns": before.Columns}
+    assert (stored(before)[-14:] == white).sum() > 50
+    assert clean(tmp_path, path) == ("BURNED_IN_ANNOTATION", None)
+    _, after = clean(tmp_path, path, rule_for(before, blank=[place]))
+    np.testing.assert_array_equal(stored(after)[:-14], stored(before)[:-14])
+    assert np.ptp(stored(after)[-14:]) == 0
+    assert stored(after)[-1, 0] != white
+    assert after.BurnedInAnnotation == "NO"
+
+
 # --- which rule is for which image
 
 
@@ -380,6 +398,74 @@ def test_images_without_a_rule_keep_every_byte(tmp_path):
     result, after = clean(tmp_path, path, rule_for(dataset, rows=34))
     assert (result.rule, result.blanked) == ("", ())
     assert after.PixelData == pydicom.dcmread(path).PixelData
+
+
+# --- text that nobody flagged
+
+
+def written_into(picture_size, text, **elements):
+    """Make a radiograph, or a slice, with a caption in it that the header does not mention."""
+    background = np.add.outer(np.arange(picture_size), np.arange(picture_size)) * 4
+    picture, _ = written(background, Caption(text, 10, 0.7, place=(0.1, 0.2)))
+    make = ct if elements.get("Modality") == "CT" else radiograph
+    return with_pixels(make(**elements), picture)
+
+
+def look(tmp_path, dataset, *rules, syntax="explicit", **options):
+    source = write(tmp_path / "source" / "a.dcm", dataset, syntax=syntax)
+    instance = read_header(source, source.name, modalities=("CR", "CT"), largest_bytes=LIMIT)
+    return Rewriter(source.parent, tmp_path / "target", NAMES, 3650, Screen(rules, **options))([instance])
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "big endian", "deflated", "RLE", "JPEG 2000"])
+def test_a_banner_that_nobody_flagged_is_kept_out(tmp_path, syntax):
+    banner = written_into(200, "MILLER ANN 48213", BurnedInAnnotation="NO")
+    assert look(tmp_path, banner, syntax=syntax) == "BURNED_IN_TEXT_SUSPECTED"
+    assert not list(tmp_path.glob("target/**/*.dcm"))
+
+
+def test_what_becomes_of_suspected_text_is_configured(tmp_path):
+    banner = written_into(200, "MILLER ANN 48213")
+    (noted,) = look(tmp_path, banner, suspected_text="note")
+    assert 10 <= noted.characters <= 20
+    (tolerated,) = look(tmp_path, banner, tolerated_characters=noted.characters)
+    assert tolerated.characters == noted.characters
+    assert look(tmp_path, banner, tolerated_characters=noted.characters - 1) == "BURNED_IN_TEXT_SUSPECTED"
+
+
+def test_a_short_word_is_noted(tmp_path):
+    (found,) = look(tmp_path, written_into(200, "ERECT"))
+    assert 4 <= found.characters <= 8
+    assert look(tmp_path, written_into(200, "ERECT"), tolerated_characters=0) == "BURNED_IN_TEXT_SUSPECTED"
+
+
+def test_pictures_without_text_are_not_remarked_on(tmp_path):
+    (found,) = look(tmp_path, with_pixels(radiograph(), np.add.outer(np.arange(64), np.arange(64)).astype(np.uint16)))
+    assert found.characters == 0
+
+
+@pytest.mark.parametrize(("number", "is_looked_at"), [(1, True), (9, True), (2, False), (8, False), (None, True)])
+def test_every_eighth_slice_is_looked_at(tmp_path, number, is_looked_at):
+    banner = written_into(200, "MILLER ANN 48213", Modality="CT", InstanceNumber=number)
+    assert (look(tmp_path, banner) == "BURNED_IN_TEXT_SUSPECTED") == is_looked_at
+
+
+def test_text_that_a_rule_leaves_is_noted(tmp_path):
+    banner = written_into(200, "MILLER ANN 48213")
+    rule = rule_for(banner, blank=[{"top": 150, "left": 0, "rows": 50, "columns": 200}])
+    (found,) = look(tmp_path, banner, rule)
+    assert found.characters >= 10
+    rule = rule_for(banner, blank=[{"top": 0, "left": 0, "rows": 60, "columns": 200}])
+    (found,) = look(tmp_path, banner, rule)
+    assert found.characters == 0
+
+
+def test_pixels_that_cannot_be_decoded_cannot_be_looked_at(tmp_path):
+    codestream = struct.pack("<16L", 2, 64, 70, *[0] * 13) + bytes(20)  # two segments with next to nothing in them
+    path = packed_as(tmp_path / "source" / "a.dcm", with_pixels(radiograph(), GREY), RLELossless, codestream)
+    instance = read_header(path, path.name, modalities=("CR",), largest_bytes=LIMIT)
+    assert Rewriter(path.parent, tmp_path / "target", NAMES, 3650)([instance]) == "UNDECODABLE_PIXELS"
+    assert not list(tmp_path.glob("target/**/*.dcm"))
 
 
 # --- ultrasound

@@ -13,7 +13,7 @@ from pipeline.core.errors import ArtefactError
 from pipeline.dicom.decoding.pixels import read_pixels
 from pipeline.dicom.deidentification import burned_in, rewriting
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
-from pipeline.dicom.deidentification.rewriting import FAILED, Rewriter
+from pipeline.dicom.deidentification.rewriting import Rewriter
 from pipeline.dicom.deidentification.splitting import needs_decoder
 from pipeline.dicom.slices.headers import read_header
 from tests.acceptance.convert import oblique_ct
@@ -159,7 +159,7 @@ def test_a_slice_that_the_private_header_hides_is_noticed(tmp_path):
     slices = oblique_ct(7)
     normal = np.cross(*np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3))
     _, result, files = rewrite(tmp_path, mosaic(slices, csa=csa_header(6, normal), protocol=6))
-    assert (result, files) == (FAILED, [])
+    assert (result, files) == ("UNDECODABLE_PIXELS", [])
 
 
 def with_fragments(path, change):
@@ -184,7 +184,7 @@ def test_frames_that_may_have_moved_are_refused(tmp_path, change):
     path = write(root / "a.dcm", enhanced(oblique_ct(COUNT)), syntax="JPEG 2000")
     with_fragments(path, change)
     found = read_header(path, path.name, modalities=("CT",), largest_bytes=10_000_000)
-    assert Rewriter(root, tmp_path / "target", NAMES, 3650)(found.expanded()) == FAILED
+    assert Rewriter(root, tmp_path / "target", NAMES, 3650)(found.expanded()) == "UNDECODABLE_PIXELS"
     assert [one for one in (tmp_path / "target").rglob("*") if one.is_file()] == []
 
 

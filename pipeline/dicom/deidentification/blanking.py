@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from pipeline.dicom.decoding.codecs import colour_values, grey_values
-from pipeline.dicom.decoding.colour import SUBSAMPLED, palette_luminance
+from pipeline.dicom.decoding.colour import SUBSAMPLED, luminance, palette_luminance
 from pipeline.dicom.decoding.pixel_format import NATIVE, PixelElement, PixelFormat, pixel_format
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
 from pipeline.dicom.deidentification.splitting import Single, decoded_bytes, frames_of
@@ -86,8 +86,17 @@ def decoded(single: Single) -> tuple[PixelFormat, NDArray[np.integer], str]:
     Raises
     ------
     FileFault
-        ``UNDECODABLE_PIXELS``; decoders may raise nearly anything else.
+        ``UNDECODABLE_PIXELS``.
     """
+    try:
+        return _decoded(single)
+    except FileFault:
+        raise
+    except Exception:  # noqa: BLE001  decoders raise nearly anything, and their messages may repeat the input
+        raise FileFault("UNDECODABLE_PIXELS") from None
+
+
+def _decoded(single: Single) -> tuple[PixelFormat, NDArray[np.integer], str]:
     form = pixel_format(single.header, decoded_bytes(single.instance))
     one = replace(form, frames=1)
     photometric = form.photometric_interpretation
@@ -99,6 +108,23 @@ def decoded(single: Single) -> tuple[PixelFormat, NDArray[np.integer], str]:
         else:
             frames.append(grey_values(piece, one, single.place, single.transfer_syntax_uid))
     return form, frames[0][None] if len(frames) == 1 else np.stack(frames), photometric
+
+
+def pictures(single: Single) -> NDArray[np.integer]:
+    """Decode all frames of an image to grey pictures, shape (frames, rows, columns): stored values, or luminance.
+
+    Raises
+    ------
+    FileFault
+        As `decoded`.
+    """
+    form, stored, photometric = decoded(single)
+    if form.samples > 1:
+        return stored[..., 0] if photometric == "YBR_FULL" else luminance(stored)
+    if form.palette_bits:
+        is_little_endian = single.transfer_syntax_uid != ExplicitVRBigEndian
+        return np.asarray(palette_luminance(single.header, stored, is_little_endian))
+    return stored
 
 
 def blanked(single: Single, mask: Mask) -> Single:

@@ -13,15 +13,20 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from pipeline.dicom.decoding.pixel_format import PIXEL_FORMAT_KEYWORDS
-from pipeline.dicom.deidentification.blanking import Mask, blanked, mask_of, rectangles_of
+from pipeline.dicom.deidentification.blanking import Mask, blanked, mask_of, pictures, rectangles_of
 from pipeline.dicom.deidentification.hazards import HAZARD_TAGS, hazard, is_beyond_rules
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, Rectangle
 from pipeline.dicom.deidentification.splitting import Single
+from pipeline.dicom.deidentification.text_detection import text_lines
 from pipeline.dicom.reading import elements
 from pipeline.dicom.reading.files import FileFault
 from pipeline.dicom.slices.frames import set_element
 
-REFUSALS = frozenset({"BURNED_IN_ANNOTATION", "PIXELS_MAY_IDENTIFY", "BURNED_IN_TEXT_SUSPECTED"})
+SUSPECTED = "BURNED_IN_TEXT_SUSPECTED"
+REFUSALS = frozenset({"BURNED_IN_ANNOTATION", "PIXELS_MAY_IDENTIFY", SUSPECTED, "UNDECODABLE_PIXELS"})
+# Fewer in all are no text: side markers, and now and then a row of vessels.
+FEWEST_CHARACTERS = 4
+_EVERY_SLICE = 8  # of a volume: what a scanner writes into slices it writes into all
 CLEANED_CODE = ("113101", "Clean Pixel Data Option")  # PS3.16, context group 7050
 FIXED_WORDS = "\n".join(CLEANED_CODE).casefold()  # that `declare` may write
 _REGIONS = "SequenceOfUltrasoundRegions"
@@ -52,11 +57,14 @@ class Screen:
     rules
         No two for the same images.
     suspected_text
-        What becomes of an image without a rule in which the detector sees text.
+        What becomes of an image without a rule in which the detector sees much text.
+    tolerated_characters
+        How many are not much.
     """
 
     rules: tuple[PixelRule, ...] = ()
     suspected_text: Literal["note", "quarantine"] = "quarantine"
+    tolerated_characters: int = 8
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,14 @@ class Screened:
         By which it was cleaned; None if it was not.
     rectangles
         What was blanked; they do not overlap.
+    characters
+        About how many the detector sees in it as it is now; 0 if they are too few to be a text.
     """
 
     single: Single
     rule: PixelRule | None = None
     rectangles: tuple[Rectangle, ...] = ()
+    characters: int = 0
 
     @property
     def rule_name(self) -> str:
@@ -89,21 +100,38 @@ def screened(single: Single, screen: Screen) -> Screened:
     Raises
     ------
     FileFault
-        With one of `REFUSALS`, or because its pixels could not be decoded.
+        With one of `REFUSALS`.
     """
     code = hazard(single.header)
     rule = covering_rule(single.header, screen.rules)
     if rule is None:
         if code:
             raise FileFault(code)
-        return Screened(single)
+        return _without_much_text(single, screen)
     if is_beyond_rules(single.header) or (code == "BURNED_IN_ANNOTATION" and not rule.vouches):
         raise FileFault(code)
     mask = pixels_to_blank(single.header, rule)
     if mask is None:
         raise FileFault(code or "PIXELS_MAY_IDENTIFY")
     cleaned = blanked(single, mask)
-    return Screened(cleaned, rule, rectangles_of(mask))
+    return Screened(cleaned, rule, rectangles_of(mask), suspected_characters(cleaned))
+
+
+def suspected_characters(single: Single) -> int:
+    """Count the characters that the detector sees in an image, in the frame with the most; 0 if there are few."""
+    most = max(sum(line.characters for line in text_lines(picture)) for picture in pictures(single))
+    return most if most >= FEWEST_CHARACTERS else 0
+
+
+def _without_much_text(single: Single, screen: Screen) -> Screened:
+    """Refuse an image without a rule if it seems to bear a text longer than markers are."""
+    number = single.instance.instance_number
+    if single.instance.kind == "slice" and number is not None and number % _EVERY_SLICE != 1:
+        return Screened(single)
+    characters = suspected_characters(single)
+    if screen.suspected_text == "quarantine" and characters > screen.tolerated_characters:
+        raise FileFault(SUSPECTED)
+    return Screened(single, characters=characters)
 
 
 def declare(result: Dataset, screened_image: Screened) -> None:

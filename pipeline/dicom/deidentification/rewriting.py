@@ -83,6 +83,7 @@ class Rewritten:
     patient_sex: str
     rule: str = ""  # by which pixels were blanked
     blanked: tuple[Rectangle, ...] = ()
+    characters: int = 0  # about how many are suspected in the pixels
     counts: tuple[tuple[int, str, int], ...] = ()  # tag, outcome and how often, for the receipt
 
 
@@ -195,7 +196,12 @@ class Rewriter:
         declare(outcome.dataset, image)
         header = encoded_header(outcome.dataset, syntax)
         refuse_leaks(outcome, tokens, self.options, pixels if single.place.is_encapsulated else b"")
-        written = replace(self._describe(outcome, single), blanked=image.rectangles, rule=image.rule_name)
+        written = replace(
+            self._describe(outcome, single),
+            rule=image.rule_name,
+            blanked=image.rectangles,
+            characters=image.characters,
+        )
         target = self._target(written)
         with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
             stream.writelines(encoded_file(header, syntax, single.place, pixels))

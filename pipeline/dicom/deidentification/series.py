@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from pipeline.core.records import BlankedRectangle, Finding, Series
+from pipeline.dicom.deidentification.burned_in import SUSPECTED
 from pipeline.dicom.deidentification.rewriting import Rewritten
 from pipeline.dicom.deidentification.values import OLDEST_SHOWN_YEARS
 from pipeline.dicom.slices.headers import age_years, parsed_date
@@ -27,25 +28,28 @@ def series_records(instances: Iterable[Rewritten]) -> list[tuple[str, Series]]:
 
 
 def remarks_of(instances: Iterable[Rewritten]) -> list[Finding]:
-    """Give what is to be said of instances that left: how many rectangles were blanked.
+    """Give what is to be said of instances that left: rectangles that were blanked, characters that are suspected.
 
     Returns
     -------
     list
         In an order that depends on the files' contents only.
     """
-    return [
-        Finding(
-            stage="deidentify",
-            unit="instance",
-            unit_id=one.sop_uid,
-            code="PIXELS_BLANKED",
-            severity="noted",
-            value=len(one.blanked),
-        )
-        for one in sorted(instances, key=lambda one: one.source_sha256)
-        if one.blanked
-    ]
+    findings = []
+    for one in sorted(instances, key=lambda one: one.source_sha256):
+        for code, value in (("PIXELS_BLANKED", len(one.blanked)), (SUSPECTED, one.characters)):
+            if value:
+                findings.append(
+                    Finding(
+                        stage="deidentify",
+                        unit="instance",
+                        unit_id=one.sop_uid,
+                        code=code,
+                        severity="noted",
+                        value=value,
+                    )
+                )
+    return findings
 
 
 def blanked_rectangles(instances: Iterable[Rewritten]) -> Iterator[BlankedRectangle]:
