@@ -46,6 +46,7 @@ _PATIENT_AGE = 0x00101010
 _BIRTH_DATE = 0x00100030
 _STUDY_DATE = 0x00080020
 _SOP_CLASS = 0x00080016
+_METHOD_CODES = Tag(0x00120064)
 _SCHEME = 0x00080102
 
 
@@ -330,6 +331,8 @@ def _complete(kept: dict[BaseTag, Element], source: Dataset, values: Values, opt
     """Add what every data set must say, whether or not its source did."""
     for element in _required(values.pseudonym, options):
         kept[element.tag] = element
+    codes = kept[_METHOD_CODES].value
+    kept[_METHOD_CODES] = DataElement(_METHOD_CODES, "SQ", Sequence(codes))  # its own: that of others may not grow
     age = _age(source) if "retain_patient_characteristics" in options else ""
     if age:
         kept[Tag(_PATIENT_AGE)] = raw_text(_PATIENT_AGE, "AS", age)
@@ -347,7 +350,7 @@ def _required(pseudonym: str, options: frozenset[str]) -> tuple[Element, ...]:
         raw_text(0x00100020, "LO", pseudonym),
         raw_text(0x00120062, "CS", "YES"),
         raw_text(0x00120063, "LO", METHOD),
-        DataElement(0x00120064, "SQ", codes),
+        DataElement(_METHOD_CODES, "SQ", codes),
         raw_text(0x00280303, "CS", temporal_information(options)),
     )
 
