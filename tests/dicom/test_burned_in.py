@@ -386,6 +386,25 @@ def test_a_rule_that_does_not_vouch_promises_nothing(tmp_path):
     assert np.ptp(stored(after)[BLANK]) == 0
 
 
+def test_what_is_said_of_one_image_is_not_said_of_the_next(tmp_path):
+    """What is equal in all files of a patient is made once, and shared."""
+    flagged = with_pixels(radiograph(BurnedInAnnotation="YES"), lettered(GREY, 4095))
+    plain = with_pixels(radiograph(SOPInstanceUID="1.2.3.7"), GREY)
+    rule = rule_for(flagged)
+    rewriter = Rewriter(tmp_path / "source", tmp_path / "target", NAMES, 3650, Screen((rule,)))
+    others = Rewriter(tmp_path / "source", tmp_path / "target", NAMES, 3650)
+    said = []
+    for number, (dataset, by) in enumerate(
+        [(flagged, rewriter), (plain, others), (flagged, rewriter), (plain, others)]
+    ):
+        path = write(tmp_path / "source" / f"{number}.dcm", dataset)
+        (found,) = by([read_header(path, path.name, modalities=("CR",), largest_bytes=LIMIT)])
+        written_file = pydicom.dcmread(tmp_path / "target" / found.series_uid / f"{found.sop_uid}.dcm")
+        codes = [item.CodeValue for item in written_file.DeidentificationMethodCodeSequence]
+        said.append((codes.count("113101"), written_file.get("BurnedInAnnotation", "")))
+    assert said == [(1, "NO"), (0, ""), (1, "NO"), (0, "")]
+
+
 def test_no_rule_covers_a_face(tmp_path):
     dataset = with_pixels(radiograph(RecognizableVisualFeatures="YES"), lettered(GREY, 4095))
     path = write(tmp_path / "source" / "a.dcm", dataset)

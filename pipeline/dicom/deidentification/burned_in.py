@@ -5,12 +5,13 @@ References
 DICOM PS3.15, section E.3.1 (Clean Pixel Data Option); PS3.3, section C.8.5.5 (US Region Calibration Module).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from pipeline.dicom.decoding.pixel_format import PIXEL_FORMAT_KEYWORDS
 from pipeline.dicom.deidentification.blanking import Mask, blanked, mask_of, pictures, rectangles_of
@@ -152,10 +153,12 @@ def declare(result: Dataset, screened_image: Screened) -> None:
         item = Dataset()
         item.CodeValue, item.CodeMeaning = CLEANED_CODE
         item.CodingSchemeDesignator = "DCM"
-        result.DeidentificationMethodCodeSequence = [*result.DeidentificationMethodCodeSequence, item]
+        # An element of its own: the one that is there is shared by all files.
+        codes = Sequence([*result.DeidentificationMethodCodeSequence, item])
+        set_element(result, "DeidentificationMethodCodeSequence", codes)
 
 
-def covering_rule(header: Dataset, rules: Sequence[PixelRule]) -> PixelRule | None:
+def covering_rule(header: Dataset, rules: Iterable[PixelRule]) -> PixelRule | None:
     """Find the rule for an image: everything that a rule names must be as it says, to the letter."""
     words = ("Modality", "Manufacturer", "ManufacturerModelName")
     if any(elements.is_unreadable(header, keyword) for keyword in words):
