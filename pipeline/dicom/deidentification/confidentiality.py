@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
@@ -331,7 +331,7 @@ def _complete(kept: dict[BaseTag, Element], source: Dataset, values: Values, opt
     """Add what every data set must say, whether or not its source did."""
     for element in _required(values.pseudonym, options):
         kept[element.tag] = element
-    codes = kept[_METHOD_CODES].value
+    codes = cast("Sequence", kept[_METHOD_CODES].value)
     kept[_METHOD_CODES] = DataElement(_METHOD_CODES, "SQ", Sequence(codes))  # its own: that of others may not grow
     age = _age(source) if "retain_patient_characteristics" in options else ""
     if age:
