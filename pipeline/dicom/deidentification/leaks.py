@@ -10,7 +10,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from pipeline.dicom.deidentification.raw import text_of
+from pipeline.dicom.deidentification.raw import copied, text_of
 from pipeline.dicom.reading import elements
 
 PERSON_KEYWORDS = (
@@ -127,7 +127,7 @@ def identity_tokens(dataset: Dataset, options: Collection[str] = ()) -> Tokens:
     """
     found = dict(dataset.items())
     elements_found = [found.get(tag) for tag in _IDENTITY_TAGS]
-    own = Dataset(found)  # reading a value converts it in place
+    own = copied(dataset)  # reading a value converts it in place
     if any(one is not None and not isinstance(one, RawDataElement) for one in elements_found):
         words, short_words = _read_words(own, frozenset(options))  # some have been converted already
     else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian
 
 from pipeline.core.artefacts import replacing
@@ -17,11 +18,11 @@ from pipeline.core.reasons import REASONS
 from pipeline.dicom.decoding.pixel_format import NATIVE, PixelElement, pixel_element
 from pipeline.dicom.deidentification.confidentiality import deidentify_dataset
 from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
-from pipeline.dicom.deidentification.hazards import hazard
+from pipeline.dicom.deidentification.hazards import HAZARD_TAGS, hazard
 from pipeline.dicom.deidentification.leaks import identity_tokens
 from pipeline.dicom.deidentification.options import MODIFIED_DATES
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
-from pipeline.dicom.deidentification.raw import text_of
+from pipeline.dicom.deidentification.raw import copied, text_of
 from pipeline.dicom.deidentification.receipt import counted
 from pipeline.dicom.deidentification.rewriting import FAILED, refuse_leaks
 from pipeline.dicom.deidentification.values import Identity
@@ -44,6 +45,10 @@ _UID_TAGS = (0x0020000D, 0x0020000E, 0x00080018)
 _SOP_CLASS = 0x00080016
 _PATIENT_ID = 0x00100020
 _SHORTEST_ELEMENT_BYTES = 8
+_SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
+_HARMLESS_TAGS = (*map(Tag, HAZARD_TAGS), *(Tag(keyword) for keyword in _SIZES))
+_HARMLESS: set[tuple[object, ...]] = set()
+_MOST_HARMLESS = 10_000
 
 
 @dataclass(frozen=True)
@@ -115,10 +120,14 @@ class ObjectRewriter:
     def _rewrite(self, path: Path) -> WrittenObject:
         with opened(path, LARGEST_PIXEL_BYTES + INFLATION_ROOM_BYTES) as file:
             found = read_elements(file, None, largest_value_bytes=_LARGEST_HEADER_VALUE_BYTES)
-            facts = Dataset(dict(found.items()))
+            facts = copied(found)
             place = _pixels(file)
             if place is not None:
-                _require_harmless(facts, file, place)
+                key = _harmless_key(found, file, place)
+                if key not in _HARMLESS:
+                    _require_harmless(facts, file, place)
+                    if len(_HARMLESS) < _MOST_HARMLESS:
+                        _HARMLESS.add(key)
             pixels = _value(file, place)
             return self._write(found, facts, file.transfer_syntax_uid, place, pixels)
 
@@ -159,6 +168,18 @@ def _pixels(file: Source) -> PixelElement | None:
     return pixel_element(file) if file.end - at >= _SHORTEST_ELEMENT_BYTES else None
 
 
+def _harmless_key(found: Dataset, file: Source, place: PixelElement) -> tuple[object, ...]:
+    """Give all that `_require_harmless` looks at, as bytes: what was harmless once, is."""
+    own = dict(found.items())
+    values = (getattr(own.get(tag), "value", None) for tag in _HARMLESS_TAGS)
+    return (*map(_comparable, values), file.transfer_syntax_uid, place.is_encapsulated, place.length)
+
+
+def _comparable(value: object) -> object:
+    """Give a value that can be held against others."""
+    return value if value is None or isinstance(value, bytes) else repr(value)
+
+
 def _require_harmless(facts: Dataset, file: Source, place: PixelElement) -> None:
     """Refuse pixels that may identify, and bytes that are no pixels."""
     code = hazard(facts)
@@ -166,8 +187,7 @@ def _require_harmless(facts: Dataset, file: Source, place: PixelElement) -> None
         raise FileFault(code)
     if place.is_encapsulated == (file.transfer_syntax_uid in NATIVE):
         raise FileFault("UNREADABLE_HEADER")
-    words = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
-    numbers = [elements.integer(facts, word) or 0 for word in words]
+    numbers = [elements.integer(facts, word) or 0 for word in _SIZES[:4]]
     bits = (elements.integer(facts, "NumberOfFrames") or 1) * numbers[0] * numbers[1] * numbers[2] * numbers[3]
     wanted = (bits + 7) // 8
     if bits <= 0 or (not place.is_encapsulated and place.length != wanted + wanted % 2):

@@ -23,6 +23,14 @@ _LONG_HEADER_BYTES = 12  # of an element in explicit encoding
 _LONG = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
 
 
+def copied(dataset: Dataset) -> Dataset:
+    """Copy a data set one level deep: reading a value converts it in place, what was not read is copied fast."""
+    made = Dataset(dict(dataset.items()))
+    is_implicit, is_little_endian = dataset.original_encoding
+    made.set_original_encoding(is_implicit, is_little_endian, dataset.original_character_set)
+    return made
+
+
 def text_of(dataset: Dataset, tag: int) -> str:
     """Give a text value as `elements.text` does, without converting the element where it stands if it is ASCII."""
     element = dataset.get_item(tag) if tag in dataset else None

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from pipeline.core.artefacts import replacing
@@ -25,6 +24,7 @@ from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, method_code
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
 from pipeline.dicom.deidentification.profile import read_rows
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
+from pipeline.dicom.deidentification.raw import copied
 from pipeline.dicom.deidentification.receipt import counted
 from pipeline.dicom.deidentification.splitting import Single, decoded_bytes, singles
 from pipeline.dicom.deidentification.values import Identity
@@ -172,7 +172,7 @@ class Rewriter:
                 found = read_elements(file, (*_SLICE_TAGS, *GROUP_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
             else:
                 found = read_elements(file, None, largest_value_bytes=_LARGEST_HEADER_VALUE_BYTES)
-            tokens = identity_tokens(_copy(found), self.options)
+            tokens = identity_tokens(copied(found), self.options)
             written: list[tuple[Path, Rewritten]] = []
             try:
                 for single in singles(file, found, instances):
@@ -185,7 +185,7 @@ class Rewriter:
         return [one for _, one in written]
 
     def _write(self, single: Single, tokens: Tokens) -> tuple[Path, Rewritten]:
-        image = screened(replace(single, header=_copy(single.header)), self.screen)
+        image = screened(replace(single, header=copied(single.header)), self.screen)
         single = image.single if image.rule else single
         instance, syntax, pixels = single.instance, single.transfer_syntax_uid, single.pixels
         if instance.frame:
@@ -241,11 +241,6 @@ class Rewriter:
             patient_sex=elements.text(result, "PatientSex"),
             counts=counted(outcome.counts),
         )
-
-
-def _copy(dataset: Dataset) -> Dataset:
-    """Copy a data set one level deep: reading a value converts it in place, what was not read is copied fast."""
-    return Dataset(dict(dataset.items()))
 
 
 def refuse_leaks(outcome: Outcome, tokens: Tokens, options: frozenset[str], codestream: bytes) -> None:

@@ -23,6 +23,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from pipeline.dicom.reading.ordinary import read_ordinary
 from pipeline.dicom.reading.walker import Header, HeadTooShortError, SequenceTooDeepError, walk
 
 PIXEL_DATA = 0x7FE00010
@@ -277,6 +278,10 @@ def read_elements(
     FileFault
         ``UNREADABLE_HEADER``.
     """
+    if tags is None and not source.is_implicit and source.is_little_endian:
+        ordinary = read_ordinary(source.body, source.end, (_HEAD_BYTES, _LONGEST_HEAD_BYTES))
+        if ordinary is not None:
+            return ordinary
     return _read_elements(
         source.body,
         source.is_implicit,

@@ -271,7 +271,7 @@ def _implicit(head: bytes, at: int, plan: _Plan) -> tuple[dict[int, bytes], int]
                 raise DeclinedError
             layouts.learn(pieces)
             pieces = []
-            at = _behind_sequence(head, at + 8, True, 1)
+            at = behind_sequence(head, at + 8, True, 1)
             continue
         if length <= _LONGEST_PIECE_BYTES:
             pieces.append(Piece(head[at : at + 8], at, length, tag if tag in wanted else None))
@@ -287,10 +287,10 @@ def _implicit(head: bytes, at: int, plan: _Plan) -> tuple[dict[int, bytes], int]
 def _behind_undefined(head: bytes, at: int, code: bytes) -> int:
     if code != _SEQUENCE:
         raise DeclinedError
-    return _behind_sequence(head, at, False, 1)
+    return behind_sequence(head, at, False, 1)
 
 
-def _behind_sequence(head: bytes, at: int, is_implicit: bool, depth: int) -> int:
+def behind_sequence(head: bytes, at: int, is_implicit: bool, depth: int) -> int:
     """Give the position behind a sequence of undefined length whose first item begins at `at`."""
     if depth > DEEPEST_SEQUENCE:
         raise SequenceTooDeepError
@@ -329,7 +329,7 @@ def _behind_elements(head: bytes, at: int, end: int | None, is_implicit: bool, d
         if length == _UNDEFINED:
             if not is_sequence:
                 raise DeclinedError
-            at = _behind_sequence(head, at, is_implicit, depth + 1)
+            at = behind_sequence(head, at, is_implicit, depth + 1)
         else:
             at += length
         if end is not None and at > end:
