@@ -40,7 +40,7 @@ base_tag = lru_cache(maxsize=20_000)(BaseTag)
 
 
 def read_ordinary(body: BinaryIO, end: int, lengths: Sequence[int]) -> Dataset | None:
-    """Read all elements from a stream and leave it at the pixel data; None, with the stream where it stood, if declined.
+    """Read all elements and leave the stream at the pixel data; None, with the stream where it stood, if declined.
 
     Parameters
     ----------
