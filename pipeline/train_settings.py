@@ -72,8 +72,8 @@ class VolumesSettings(Section):
     kernels of the 2D one, or MedicalNet's."""
     slices: int | None = Field(default=None, ge=1)
     """How many slices, or groups of three, are looked at, evenly spread over the volume. Not given: all slices."""
-    inflation: Literal["centre", "mean"] = "centre"
-    """How kernels get their depth: all in the middle slice, or spread evenly."""
+    inflation: Literal["centre", "mean"] = "mean"
+    """How kernels get their depth: spread evenly, or all in the middle slice; then strides skip slices at first."""
 
 
 StrategyName = Literal["full", "probe", "last_block", "gradual", "scratch"]

@@ -57,7 +57,7 @@ class Road:
     name: RoadName
     depth: int
     slices: int
-    inflation: Inflation = "centre"
+    inflation: Inflation = "mean"
 
     def groups(self) -> np.ndarray:
         """Tell which slices are looked at together: indices of shape (slices, 3), or (slices, 1) on other roads.
