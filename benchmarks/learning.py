@@ -98,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="a folder with dicom/ and labels.csv (default: phantoms)")
     parser.add_argument("--positive", default="lesion", help="the label of the positive class")
     parser.add_argument("--weights", type=Path, default=TEST_WEIGHTS if TEST_WEIGHTS.is_file() else None)
+    parser.add_argument("--pictures", type=int, default=0, help="take so many of the folder, drawn by chance; 0: all")
     parser.add_argument("--patients", type=int, default=80)
     parser.add_argument("--source-size", type=int, default=512, help="of the phantom files")
     parser.add_argument("--size", type=int, default=64, help="of what the network sees")
@@ -120,6 +121,9 @@ def _setting(options: argparse.Namespace, work: Path) -> Setting:
         folder = work / "phantoms"
         write_cohort(Order("radiograph", options.patients, 0.4, options.source_size, 7), folder)
     paths, classes, groups = _as_png(folder, options.positive, work / "png")
+    if options.pictures:
+        chosen = np.sort(np.random.default_rng(SEED).permutation(len(paths))[: options.pictures])
+        paths, classes, groups = [paths[index] for index in chosen], classes[chosen], groups[chosen]
     weights = RANDOM
     if options.weights:
         digest = file_digest(options.weights)
