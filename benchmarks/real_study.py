@@ -60,7 +60,8 @@ def _table(found: Evaluation, bank_seconds: float, is_random: bool) -> None:
         epochs = sum(item.epochs for item in result.training) / max(1, len(result.training))
         seconds = sum(item.processor_seconds for item in result.training)
         cost = f"{seconds:.0f} s" + (", and the bank" if result.strategy in readers else "")
-        print(f"| `{result.strategy}` | {areas[0]} | {areas[1]} | {epochs:.1f} | {cost} |")
+        ran = f"{epochs:.1f}" if epochs else "-"
+        print(f"| `{result.strategy}` | {areas[0]} | {areas[1]} | {ran} | {cost} |")
     print(f"\nBank, once for all: {bank_seconds:.0f} s of processor time.")
     for item in found.comparisons:
         if item.metric == "auroc" and item.level == "patient":

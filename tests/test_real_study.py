@@ -51,8 +51,8 @@ def test_a_probe_of_imagenet_features_tells_the_classes_apart(study):
     _, result = study
     for level in ("patient", "image"):
         estimate = result.estimate("probe", level, "auroc")
-        assert estimate.value >= 0.86, level
-        assert estimate.low > 0.8
+        assert estimate.value >= 0.9, level
+        assert estimate.low > 0.85
     assert result.estimate("probe", "image", "auroc").images == 400
     assert result.estimate("probe", "patient", "auroc").patients == 283
 
