@@ -372,7 +372,7 @@ class TrainingSummary(Record):
     threads: int
     seed: int
     seconds: float
-    processor_seconds: float = 0.0  # of all threads; after a resumption those of the last process
+    processor_seconds: float = 0.0  # of all threads of the first device's process, resumed ones included
     software: tuple[tuple[str, str], ...]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
+from pipeline.core.provenance import numerical, versions
 from pipeline.core.seeding import derive_seed
 from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.bank_files import (
@@ -88,17 +89,27 @@ class BankOrder:
         facts = {
             "backbone": self.backbone,
             "weights": self.weights.sha256,
-            "normalisation": self.source.normalisation,
-            "road": asdict(self.source.road) if self.source.road else None,
             "pixels": self.pixels_sha256,
             "boundary": self.boundary,
             "views": self.stored_views,
-            "augmentation": asdict(self.source.augmentation) if self.stored_views else None,
-            "seed": self.seed if self.stored_views else None,
-            "placement": self.source.placement[:2],
+            "setting": setting_of(self.source, self.seed, self.stored_views),
+            "software": numerical(versions()),
             "code": self.code,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def setting_of(source: PixelSource, seed: int, views: int) -> str:
+    """Write down how images are prepared for a bank; a study whose own setting reads otherwise cannot use it."""
+    facts = {
+        "normalisation": source.normalisation,
+        "road": asdict(source.road) if source.road else None,
+        "augmentation": asdict(source.augmentation) if views else None,
+        "seed": seed if views else None,
+        "device": source.placement.device,
+        "precision": source.placement.precision,
+    }
+    return json.dumps(facts, sort_keys=True)
 
 
 def fill_bank(order: BankOrder, folder: Path, *, shard_images: int | None = None) -> BankManifest:
@@ -148,6 +159,7 @@ def fill_bank(order: BankOrder, folder: Path, *, shard_images: int | None = None
         weights_source=order.weights.source,
         weights_sha256=order.weights.sha256,
         pixels_sha256=order.pixels_sha256,
+        setting=setting_of(order.source, order.seed, order.stored_views),
         boundary=order.boundary or "",
         views=order.stored_views,
         map_shape=shape,

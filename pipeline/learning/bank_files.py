@@ -44,6 +44,7 @@ class BankManifest(Record):
     weights_source: str
     weights_sha256: str
     pixels_sha256: str
+    setting: str  # how images were prepared, as `pipeline.learning.bank.setting_of` gives it
     boundary: str  # the first block behind the maps; empty if there are none
     views: int  # augmented versions of each image, besides the plain one
     map_shape: tuple[int, ...]  # channels, height, width, of volumes one more; empty if there are no maps

@@ -1,10 +1,12 @@
 """How a strategy uses a bank: the part of the network above it, what feeds that part, and the whole it belongs to."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.learning.backbones import BACKBONES, head_of
 from pipeline.learning.bank import BankInputs, features_of_blocks
@@ -24,6 +26,23 @@ class Cut(NamedTuple):
     inputs: Inputs
     whole: "nn.Module"
     blocks: tuple[str, ...] = ()  # after which a probe takes its features
+
+
+def require_same(bank: BankManifest, weights_sha256: str, pixels_sha256: str, setting: str) -> None:
+    """Make sure that a bank was made from what a study uses.
+
+    Raises
+    ------
+    TrainingError
+        Naming what differs.
+    """
+    made, used = json.loads(bank.setting), json.loads(setting)
+    differing = [name for name in sorted({*made, *used}) if made.get(name) != used.get(name)]
+    differing += ["weights"] if bank.weights_sha256 != weights_sha256 else []
+    differing += ["images"] if bank.pixels_sha256 != pixels_sha256 else []
+    if differing:
+        what = f"the bank was made with other settings ({', '.join(differing)})"
+        raise TrainingError(what, where=bank.folder, remedy="run the rule bank again")
 
 
 class FeatureInputs:

@@ -74,7 +74,7 @@ def features_after_blocks(
     values = images
     for block in blocks[:-1]:
         kept = values if block == keep else kept
-        values = part(network, backbone, (block,))(values)
+        values = _run_blocks(network, backbone, (block,), values)
         if block != blocks[-2]:
             found.append(_mean_of_maps(values.float().mean(dim=1) if is_over_slices(network) else values))
             if block == until:
@@ -157,11 +157,22 @@ def _of_each(network: "nn.Module", backbone: str, values: "Tensor") -> "Tensor":
 
 def part(network: "nn.Module", backbone: str, blocks: tuple[str, ...]) -> "nn.Module":
     """Give consecutive blocks of a network as a network of their own, with the same modules and names."""
+    over_slices = is_over_slices(network)
+    return _part_class()(network, _steps_of(backbone, blocks, over_slices=over_slices), takes_slices=over_slices)
+
+
+def _steps_of(backbone: str, blocks: tuple[str, ...], *, over_slices: bool) -> tuple[str, ...]:
     facts = BACKBONES[backbone]
     steps = [step for block, steps in zip(facts.blocks, facts.steps, strict=True) if block in blocks for step in steps]
-    if is_over_slices(network) and HEAD in blocks:
+    if over_slices and HEAD in blocks:
         steps.insert(len(steps) - 1, SLICES)  # before the linear layer, which is the last step of every backbone
-    return _part_class()(network, tuple(steps), takes_slices=is_over_slices(network))
+    return tuple(steps)
+
+
+def _run_blocks(network: "nn.Module", backbone: str, blocks: tuple[str, ...], values: "Tensor") -> "Tensor":
+    """Run consecutive blocks where they are; no module is made, so that a compiler sees one graph."""
+    over_slices = is_over_slices(network)
+    return _pass(network, values, _steps_of(backbone, blocks, over_slices=over_slices), takes_slices=over_slices)
 
 
 def is_over_slices(network: "nn.Module") -> bool:
@@ -205,9 +216,28 @@ def _run(network: "nn.Module", values: "Tensor", steps: tuple[str, ...], slices:
     return values
 
 
+def _pass(network: "nn.Module", values: "Tensor", steps: tuple[str, ...], *, takes_slices: bool) -> "Tensor":
+    """Run steps of a network on images, or on bags of slices."""
+    if not takes_slices:
+        return _whole(network, values, steps, 1)
+    slices = values.shape[1]
+    found = _whole(network, _as_images(values), steps, slices)
+    return found if SLICES in steps else _as_bags(found, slices)
+
+
+def _whole(network: "nn.Module", values: "Tensor", steps: tuple[str, ...], slices: int) -> "Tensor":
+    import torch
+
+    cut = steps.index(WIDEN) if WIDEN in steps else len(steps)
+    values = _run(network, values, steps[:cut], slices)
+    if cut == len(steps):
+        return values
+    with torch.autocast(device_type=values.device.type, enabled=False):
+        return _run(network, values.float(), steps[cut:], slices)
+
+
 @functools.cache
 def _part_class() -> "type[nn.Module]":
-    import torch
     from torch import nn
 
     class Part(nn.Module):
@@ -221,19 +251,7 @@ def _part_class() -> "type[nn.Module]":
                 _place(self, name, network.get_submodule(name))
 
         def forward(self, values: "Tensor") -> "Tensor":
-            if not self.takes_slices:
-                return self._whole(values, 1)
-            slices = values.shape[1]
-            found = self._whole(_as_images(values), slices)
-            return found if SLICES in self.steps else _as_bags(found, slices)
-
-        def _whole(self, values: "Tensor", slices: int) -> "Tensor":
-            cut = self.steps.index(WIDEN) if WIDEN in self.steps else len(self.steps)
-            values = _run(self, values, self.steps[:cut], slices)
-            if cut == len(self.steps):
-                return values
-            with torch.autocast(device_type=values.device.type, enabled=False):
-                return _run(self, values.float(), self.steps[cut:], slices)
+            return _pass(self, values, self.steps, takes_slices=self.takes_slices)
 
     return Part
 

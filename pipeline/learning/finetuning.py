@@ -94,10 +94,21 @@ class Task:
 
 
 class Tuned(NamedTuple):
-    """What a fine-tuning did: a log for each epoch run, and the epoch whose weights were kept (0: the start)."""
+    """What a fine-tuning did.
+
+    Attributes
+    ----------
+    history
+        A log for each epoch run.
+    best_epoch
+        The epoch whose weights were kept; 0: the start.
+    earlier
+        Seconds, and seconds of the processor, that processes before this one have spent on it.
+    """
 
     history: list[EpochLog]
     best_epoch: int
+    earlier: tuple[float, float] = (0.0, 0.0)
 
 
 def class_weights(classes: np.ndarray, count: int, *, balance: bool) -> np.ndarray:
@@ -192,7 +203,7 @@ def fine_tune(
             if team.is_first:
                 _announce(log, recipe, run, (time.monotonic() - started) / (run.epoch - first))
     network.load_state_dict(run.best)
-    return Tuned(run.history, run.best_epoch)
+    return Tuned(run.history, run.best_epoch, run.earlier)
 
 
 def set_mode(network: "nn.Module", backbone: str, trained_blocks: Iterable[str], *, keep_statistics: bool) -> None:

@@ -1,6 +1,7 @@
 """Resumption: all that changes in the course of a training, and how it is put into a state and taken out again."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class Run:
         The epoch kept (0: the start), its validation loss, and its weights on the processor.
     history
         A log for each epoch done.
+    earlier
+        Time and processor time, in seconds, that processes before this one have spent on the training.
     """
 
     network: "nn.Module"
@@ -60,6 +63,8 @@ class Run:
     best_loss: float = math.inf
     best: dict[str, "Tensor"] = field(default_factory=dict)
     history: list[EpochLog] = field(default_factory=list)
+    earlier: tuple[float, float] = (0.0, 0.0)
+    _begun: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
 
     @contextmanager
     def judged(self) -> Iterator["nn.Module"]:
@@ -100,6 +105,10 @@ class Run:
             "updates": self.average.updates if self.average else 0,
             "best_epoch": self.best_epoch,
             "best_loss": self.best_loss,
+            "spent": [
+                self.earlier[0] + time.monotonic() - self._begun[0],
+                self.earlier[1] + time.process_time() - self._begun[1],
+            ],
             "history": [log.model_dump(mode="json") for log in self.history],
         }
         states.save(self.epoch, tensors, facts, self.step)
@@ -125,6 +134,7 @@ class Run:
                 if value.shape == parameter.shape:  # files hold plain order; fused optimisers want the parameter's own
                     state[key] = torch.empty_like(parameter).copy_(value)
         facts = saved.facts
+        self.earlier = (float(facts["spent"][0]), float(facts["spent"][1]))
         if self.average is not None:
             self.average.restore(parts["average"], int(facts["updates"]))
         self.epoch, self.step, self.pieces = int(facts["epoch"]), int(facts["step"]), int(facts["pieces"])

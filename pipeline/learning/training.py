@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
 from pipeline.core.states import states_of
 from pipeline.learning.backbones import BACKBONES, HEAD, block_of
+from pipeline.learning.bank import setting_of
 from pipeline.learning.bank_files import BankManifest
-from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe
-from pipeline.learning.batches import PixelSource
+from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe, require_same
+from pipeline.learning.batches import Inputs, PixelSource
 from pipeline.learning.blocks import feature_blocks, joined_network
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.compiling import compiles
@@ -121,11 +121,11 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         precision=study.placement.precision,
         threads=study.placement.threads,
         seed=study.seed,
-        seconds=time.monotonic() - started,
-        processor_seconds=time.process_time() - processor,
+        seconds=time.monotonic() - started + sum(course.earlier[0] for course in courses),
+        processor_seconds=time.process_time() - processor + sum(course.earlier[1] for course in courses),
         software=versions(),
     )
-    predictions = _predict(cuts, name, study)
+    predictions = _predict(cuts, name, study, data.inputs)
     networks = tuple(cut.whole for cut in cuts)
     normalisation = normalisation_for(study.road, used.normalisation)
     return Outcome(networks, courses[0].history, predictions, summary, normalisation)
@@ -240,9 +240,7 @@ def _cut(name: str, network: "nn.Module", data: FoldData, study: Study, used: Ve
         return Cut(whole, source, whole, feature_blocks(study.backbone))
     cut = None
     if bank is not None and isinstance(source, PixelSource):
-        if (bank.weights_sha256, bank.pixels_sha256) != (used.sha256, study.pixels_sha256):
-            what = "the bank was made from other weights or other images"
-            raise TrainingError(what, where=bank.folder, remedy="run the rule bank again")
+        require_same(bank, used.sha256, study.pixels_sha256, setting_of(source, study.seed, bank.views))
         if STRATEGIES[name].head == "logistic":
             fold = ProbeData(
                 data.train_rows, data.train_classes, data.validation_rows, data.validation_classes, data.class_weights
@@ -302,13 +300,17 @@ def _fit_probe(network: "nn.Module", data: FoldData) -> None:
     install_head(network, head)
 
 
-def _predict(cuts: Sequence[Cut], name: str, study: Study) -> list[Prediction]:
+def _predict(cuts: Sequence[Cut], name: str, study: Study, source: Inputs) -> list[Prediction]:
+    """Predict the validation and test images; variants of them are looked at whole, as a bank does not hold them."""
+    ways = [(cut.whole, source) if study.views else (cut.part, cut.inputs) for cut in cuts]
+    for network, inputs in ways:
+        network_on_device(network, inputs.placement.device)
     roles: tuple[Role, ...] = ("validation", "test")
     found: list[Prediction] = []
     for part in roles:
         members = [role for role in study.roles if role.role == part]
         rows, seed = np.array([role.row for role in members]), derive_seed(study.seed, "views", study.fold)
-        looks = [predict_logits(cut.part, cut.inputs, rows, views=study.views, seed=seed) for cut in cuts]
+        looks = [predict_logits(network, inputs, rows, views=study.views, seed=seed) for network, inputs in ways]
         logits = mean_probability_logits(looks, study.kind)
         found += [
             Prediction(

@@ -228,7 +228,10 @@ def _verify_published(choice: WeightsChoice) -> VerifiedWeights:
         what = f"{choice.source} holds networks for volumes, and this study has images"
         raise WeightsError(what, where="train.weights.source", remedy="take a source for images, such as imagenet")
     path = _existing(choice.file) if choice.file else _first_existing(choice.source, choice.backbone)
-    expected = choice.sha256 or source.files[choice.backbone].sha256
+    registered = source.files[choice.backbone].sha256
+    if registered:
+        require_digest(path, registered)  # a study may pin the rest of a digest, and not take another file by this name
+    expected = choice.sha256 or registered
     if not expected:
         what = f"no digest is published for {choice.source}, so the study has to name it"
         remedy = f"if the file is the right one, write it into the configuration: sha256: {file_digest(path)}"
@@ -265,6 +268,9 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
         what = "the checkpoint holds an inflated network, which is no source for another task"
         remedy = "start from what it started from, or from a study on the road attention or slices_as_channels"
         raise WeightsError(what, where=str(path), remedy=remedy)
+    if int(facts.get("networks", 1)) > 1:
+        what = f"the checkpoint holds an ensemble of {facts['networks']} networks, and a network starts from one"
+        raise WeightsError(what, where=str(path), remedy="train the other study with seeds: 1")
     if backbone != choice.backbone:
         what = f"the checkpoint holds {backbone}, and the study asks for {choice.backbone}"
         raise WeightsError(what, where=str(path), remedy=f"set train.backbone to {backbone}")

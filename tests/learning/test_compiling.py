@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipeline.learning import compiling
+from pipeline.learning.blocks import joined_network
 from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.compiling import STEPS_WORTH_COMPILING, compiled, compiles, missing_compiler
 from pipeline.learning.devices import Placement, choose_placement
@@ -70,6 +71,14 @@ def test_without_a_compiler_it_is_said_and_nothing_is_compiled(monkeypatch, caps
 def test_the_trial_works_where_a_compiler_works(traced):
     assert missing_compiler("cpu") == ""
     assert len(traced) == 1
+
+
+def test_a_joined_head_is_one_graph_for_each_size(traced):
+    whole = joined_network(network(), "resnet18", torch.rand(1, 3, 32, 32), seed=1)
+    run = compiled(whole)
+    for size in (4, 4, 3, 4, 3):
+        torch.autograd.backward(run(torch.rand(size, 3, 32, 32)).sum())
+    assert len(traced) == 2
 
 
 def test_each_size_of_batch_is_compiled_once_whatever_opens(traced, tmp_path, monkeypatch):

@@ -132,6 +132,14 @@ def test_a_finished_training_is_not_repeated(tmp_path, capsys):
     assert "epoch 1/" not in shown
 
 
+def test_time_spent_before_a_resumption_counts(tmp_path):
+    first = train_strategy("full", study(), RANDOM, tmp_path)
+    again = train_strategy("full", study(), RANDOM, tmp_path)
+    assert again.history == first.history  # no epoch was run again
+    assert again.summary.seconds > sum(log.seconds for log in first.history)
+    assert again.summary.processor_seconds > 0
+
+
 def test_states_of_other_settings_are_not_used(tmp_path, capsys):
     train_strategy("full", study(), RANDOM, tmp_path)
     capsys.readouterr()

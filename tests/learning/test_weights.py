@@ -174,6 +174,9 @@ def test_published_files_are_searched_in_the_folder_then_in_the_hub_cache(tmp_pa
     cached.write_bytes(b"not the published file")
     with pytest.raises(WeightsError, match=r"wrong digest: expected SHA-256 f37072fd\.\.\."):
         verify(wanted)
+    # A file of one's own does not become ImageNet's by naming its digest.
+    with pytest.raises(WeightsError, match=r"wrong digest: expected SHA-256 f37072fd\.\.\."):
+        verify(WeightsChoice(source="imagenet", backbone="resnet18", file=cached, sha256=file_digest(cached)))
 
 
 def test_random_weights_depend_on_the_seed_only():

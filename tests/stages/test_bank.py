@@ -1,5 +1,7 @@
 """The stage: one bank for all folds; strategies with it predict what they predict without it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.errors import ArtefactError, TrainingError
 from pipeline.core.records import Prediction
+from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.bank_use import cut_for_blocks
@@ -78,6 +81,7 @@ def test_the_network_of_a_probe_gives_the_predictions_of_the_stage(tmp_path):
     weights = verify(WeightsChoice(source="file", backbone="resnet18", file=weights_path, sha256=chosen.weights.sha256))
     facts = {field: getattr(base, field) for field in Study.__dataclass_fields__}
     facts |= {"pixels": pixels, "roles": roles, "bank": manifest, "pixels_sha256": manifest.pixels_sha256}
+    facts |= {"seed": 3, "augmentation": Augmentation(**chosen.augmentation.model_dump())}
     for name in ("probe", "last_block"):
         study = Study(**facts)
         outcome = train_strategy(name, study, weights, tmp_path / name)
@@ -90,8 +94,38 @@ def test_the_network_of_a_probe_gives_the_predictions_of_the_stage(tmp_path):
             logits = network(source.plain(np.array(rows))).numpy()
         given = np.array([row.logits for row in outcome.predictions])
         assert np.abs(logits - given).max() <= 5e-3 * max(1.0, given.std()), name
-    with pytest.raises(TrainingError, match="other weights or other images"):
-        train_strategy("probe", Study(**{**facts, "pixels_sha256": "x"}), weights, tmp_path / "other")
+    other = facts["augmentation"]
+    for changes, named in (
+        ({"pixels_sha256": "x"}, "images"),
+        ({"seed": 4}, "seed"),
+        ({"augmentation": dataclasses.replace(other, noise=0.5)}, "augmentation"),
+        ({"placement": base.placement._replace(precision="bfloat16")}, "precision"),
+        ({"bank": manifest.model_copy(update={"weights_sha256": "y"})}, "weights"),
+    ):
+        with pytest.raises(TrainingError, match=rf"made with other settings \({named}\)"):
+            train_strategy("last_block", Study(**{**facts, **changes}), weights, tmp_path / "other")
+
+
+def test_views_of_test_images_are_looked_at_also_where_a_bank_holds_none(tmp_path):
+    """They go through the whole network: a bank without views would give the plain image once more."""
+    inputs, chosen = make_inputs(tmp_path), settings(tmp_path, strategy="probe", compare=[])
+    fill(tmp_path, inputs, chosen, views=0)
+    logits = []
+    for views in (0, 3):
+        made = outputs(tmp_path / str(views))
+        settled = chosen.model_copy(update={"views": views})
+        train(settings=settled, seed=3, classes=CLASSES, fold=0, **inputs, **made)
+        logits.append(np.array([row.logits for row in read_table(made["predictions"], Prediction)]))
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3
+    made = outputs(tmp_path / "block")
+    block = settings(tmp_path, compare=[], epochs=1, views=3)
+    manifest = fill(tmp_path, inputs, block, views=0)
+    assert manifest.views == 0
+    train(settings=block, seed=3, classes=CLASSES, fold=0, **inputs, **made)
+    plain = outputs(tmp_path / "plain")
+    train(settings=block.model_copy(update={"views": 0}), seed=3, classes=CLASSES, fold=0, **inputs, **plain)
+    found = [np.array([row.logits for row in read_table(one["predictions"], Prediction)]) for one in (made, plain)]
+    assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
 def test_a_study_of_probes_needs_no_maps(tmp_path):

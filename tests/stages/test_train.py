@@ -193,7 +193,7 @@ def test_an_ensemble_keeps_its_networks_and_is_no_source(tmp_path):
     assert not tensors["network1/fc.weight"].equal(tensors["network2/fc.weight"])
     assert len(read_table(made["history"], EpochLog)) == 1
     weights = WeightsSettings(source="run", file=made["checkpoint"])
-    with pytest.raises(WeightsError, match="missing"):
+    with pytest.raises(WeightsError, match="ensemble of 2 networks"):
         train(
             settings=several.model_copy(update={"weights": weights}),
             seed=3,
