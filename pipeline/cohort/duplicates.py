@@ -4,7 +4,8 @@ A picture that stands twice would be counted twice, and could be learnt in train
 
 - Identical pixels with one label: one image is kept, the others are left out, also if they belong to different
   patients. Keeping both would count one observation twice in every estimate.
-- Identical pixels with different labels: all are left out; nobody knows which label is right.
+- Identical pixels with different labels: all are left out; nobody knows which label is right. Labels of findings
+  differ where one says present and another absent; else they complete each other, and the image kept has what all know.
 - Patients who share a picture, identical or nearly so, may be one person: they form one group, which stays on one
   side of every split. Nearly identical images are kept, because a second exposure is a second observation.
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.records import Finding, Image
+from pipeline.core.states import LabelKind, join_copies
 
 _STAGE = "split"
 SAME_PICTURE = 0.7
@@ -38,6 +40,8 @@ class Copies:
     ----------
     kept
         Images in the order of their pixel digests, which no two share.
+    labels
+        Of the images kept, by `image_id`: for findings, everything that is known of the picture.
     findings
         One for each image left out.
     links
@@ -45,6 +49,7 @@ class Copies:
     """
 
     kept: tuple[Image, ...]
+    labels: Mapping[str, str]
     findings: tuple[Finding, ...]
     links: frozenset[tuple[str, str]]
 
@@ -57,7 +62,7 @@ class Similarities:
     links: frozenset[tuple[str, str]]
 
 
-def drop_copies(images: Sequence[Image], labels: Mapping[str, str]) -> Copies:
+def drop_copies(images: Sequence[Image], labels: Mapping[str, str], kind: LabelKind = "classes") -> Copies:
     """Keep one image of each picture.
 
     Of identical images with one label the one stays whose patient has most images; then the choice goes by
@@ -69,7 +74,9 @@ def drop_copies(images: Sequence[Image], labels: Mapping[str, str]) -> Copies:
     images
         Labelled images.
     labels
-        Class by `image_id`.
+        Class, or states of findings, by `image_id`.
+    kind
+        What the labels are.
     """
     of_patient: dict[str, list[str]] = defaultdict(list)
     of_picture: dict[str, list[Image]] = defaultdict(list)
@@ -78,19 +85,22 @@ def drop_copies(images: Sequence[Image], labels: Mapping[str, str]) -> Copies:
         of_picture[image.pixel_sha256].append(image)
     ranks = {patient: (-len(digests), _digest(digests)) for patient, digests in of_patient.items()}
     kept: list[Image] = []
+    joined: dict[str, str] = {}
     findings: list[Finding] = []
     links: set[tuple[str, str]] = set()
     for _, same in sorted(of_picture.items()):
         first, *others = sorted(same, key=lambda image: (*ranks[image.patient], *_facts(image)))
         links.update(_link(first.patient, other.patient) for other in others if other.patient != first.patient)
-        if len({labels[image.image_id] for image in same}) > 1:
+        label = join_copies([labels[image.image_id] for image in same], kind)
+        if label is None:
             findings += [_left_out(image, "SAME_IMAGE_DIFFERENT_LABELS") for image in (first, *others)]
             continue
         kept.append(first)
+        joined[first.image_id] = label
         for other in others:
             is_one_patient = other.patient == first.patient
             findings.append(_left_out(other, "SAME_IMAGE_TWICE" if is_one_patient else "SAME_IMAGE_TWO_PATIENTS"))
-    return Copies(tuple(kept), tuple(findings), frozenset(links))
+    return Copies(tuple(kept), joined, tuple(findings), frozenset(links))
 
 
 def find_similar(

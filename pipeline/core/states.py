@@ -72,6 +72,44 @@ def named(text: str) -> tuple[str, ...]:
     return tuple(name for name, _, _ in parts)
 
 
+def join_states(labels: Sequence[str]) -> str | None:
+    """Join labels of one thing: what one leaves unknown another may know.
+
+    None if one says present where another says absent.
+
+    Raises
+    ------
+    ArtefactError
+        If the labels do not name the same findings.
+
+    Examples
+    --------
+    >>> join_states(["Effusion=1;Mass=?", "Effusion=1;Mass=0"])
+    'Effusion=1;Mass=0'
+    >>> join_states(["Effusion=1;Mass=?", "Effusion=0;Mass=0"]) is None
+    True
+    """
+    findings = named(labels[0])
+    known = [set(states) - {UNKNOWN} for states in zip(*(read_states(text, findings) for text in labels), strict=True)]
+    if any(len(states) > 1 for states in known):
+        return None
+    return write_states(findings, [min(states, default=UNKNOWN) for states in known])
+
+
+def join_copies(labels: Sequence[str], kind: LabelKind) -> str | None:
+    """Give the one label of a picture that stands several times; None if its labels contradict each other.
+
+    Examples
+    --------
+    >>> join_copies(["lesion", "lesion"], "classes")
+    'lesion'
+    """
+    different = sorted(set(labels))
+    if len(different) == 1:
+        return different[0]
+    return join_states(different) if kind == "findings" else None
+
+
 def states_of(labels: Sequence[str], findings: Sequence[str]) -> "NDArray[np.int64]":
     """Read many labels at once: 1 present, 0 absent, -1 unknown, shape (labels, findings).
 

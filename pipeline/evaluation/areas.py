@@ -96,10 +96,8 @@ def area_interval(
     value = values[key]
     part = scores if fold is None else scores.select(scores.folds == fold)
     if metric.startswith("auroc") and value in {0.0, 1.0}:
-        low, high = complete_separation(_independent_pairs(part, metric), confidence)
-        method = "exact bound for complete separation, on independent pairs of patients"
-        return Interval(low, high, method) if value == 1 else Interval(1 - high, 1 - low, method)
-    if fold is not None and _has_lone_cluster(part):
+        return separation_interval(value, independent_pairs(part, metric), confidence)
+    if fold is not None and has_lone_cluster(part):
         return Interval(None, None, "", "a class has a single patient: no interval can be made")
     if metric == POOLED and _is_for_delong(part):
         areas, covariance = delong(part.labels == 1, part.probabilities[:, 1][None, :])
@@ -108,6 +106,13 @@ def area_interval(
             ends = around(float(areas[0]), half, "logit")
             return Interval(*ends, "DeLong, logit scale")
     return bootstrap_interval(value, replicates[key], confidence, "logit", degrees_of_freedom(part, metric))
+
+
+def separation_interval(value: float, pairs: int, confidence: float) -> Interval:
+    """Exact interval of an area that is 1, or 0, on independent pairs of patients."""
+    low, high = complete_separation(pairs, confidence)
+    method = "exact bound for complete separation, on independent pairs of patients"
+    return Interval(low, high, method) if value == 1 else Interval(1 - high, 1 - low, method)
 
 
 def degrees_of_freedom(scores: Scores, metric: str) -> int | None:
@@ -129,7 +134,7 @@ def fold_notes(scores: Scores, ranked: RankedFolds) -> str:
     partly = [fold + 1 for fold, rankings in ranked.folds.items() if len(rankings) < wanted]
     if partly:
         notes.append(f"fold {_list(partly)}: not every class occurs; means are over what is there")
-    lone = [fold + 1 for fold in scores.fold_numbers() if _has_lone_cluster(scores.select(scores.folds == fold))]
+    lone = [fold + 1 for fold in scores.fold_numbers() if has_lone_cluster(scores.select(scores.folds == fold))]
     if lone:
         notes.append(f"fold {_list(lone)}: a class has a single patient, whose variation the interval does not hold")
     return "; ".join(notes)
@@ -152,7 +157,7 @@ def _across_folds(values: Mapping[Key, float], confidence: float) -> Interval:
     return Interval(max(0.0, interval.low), min(1.0, interval.high), interval.method, interval.note)
 
 
-def _independent_pairs(scores: Scores, metric: str) -> int:
+def independent_pairs(scores: Scores, metric: str) -> int:
     """Count disjoint pairs of a positive and a negative cluster within folds, for the worst class."""
     counts = []
     for label in _labels_of(scores, metric):
@@ -171,7 +176,7 @@ def _labels_of(scores: Scores, metric: str) -> tuple[int, ...]:
     return (scores.classes.index(name),) if separator else scores.evaluated_classes
 
 
-def _has_lone_cluster(scores: Scores) -> bool:
+def has_lone_cluster(scores: Scores) -> bool:
     """Tell whether the units of a class stand in a single cluster."""
     return any(np.unique(scores.clusters[scores.labels == label]).size == 1 for label in np.unique(scores.labels))
 

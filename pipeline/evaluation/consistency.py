@@ -5,14 +5,18 @@ from itertools import pairwise
 
 from pipeline.core.errors import LeakageError, ReportError
 from pipeline.core.records import EpochLog, FoldRole, Image, Label, Prediction, TrainingSummary
-from pipeline.core.states import LabelKind
+from pipeline.core.states import LabelKind, join_copies
 
 _RERUN = "run the training of that fold again; if it happens again, please report it"
 _RESPLIT = "run `split` and everything after it again; if it happens again, please report it"
 
 
-def check_folds(folds: Sequence[FoldRole], images: Sequence[Image], labels: Sequence[Label]) -> None:
+def check_folds(
+    folds: Sequence[FoldRole], images: Sequence[Image], labels: Sequence[Label], kind: LabelKind = "classes"
+) -> None:
     """Check that every image is tested once, and that folds, images and labels say the same.
+
+    Of findings, an image has what is known of its pixels under any name (`pipeline.cohort.duplicates`).
 
     Raises
     ------
@@ -28,13 +32,13 @@ def check_folds(folds: Sequence[FoldRole], images: Sequence[Image], labels: Sequ
     roles: dict[tuple[str, int, str], str] = {}
     homes: dict[tuple[str, str], int] = {}
     for row in folds:
-        for kind, name in (("patient", row.patient), ("group", row.group)):
-            if roles.setdefault((kind, row.fold, name), row.role) != row.role:
-                raise LeakageError(f"a {kind} has two roles in fold {row.fold}", remedy=_RESPLIT)
-            if row.role == "test" and homes.setdefault((kind, name), row.fold) != row.fold:
-                raise LeakageError(f"a {kind} is tested in two folds", remedy=_RESPLIT)
+        for unit, name in (("patient", row.patient), ("group", row.group)):
+            if roles.setdefault((unit, row.fold, name), row.role) != row.role:
+                raise LeakageError(f"a {unit} has two roles in fold {row.fold}", remedy=_RESPLIT)
+            if row.role == "test" and homes.setdefault((unit, name), row.fold) != row.fold:
+                raise LeakageError(f"a {unit} is tested in two folds", remedy=_RESPLIT)
     known_patients = {image.image_id: image.patient for image in images}
-    known_labels = {label.image_id: label.label for label in labels}
+    known_labels = _labels_of(images, labels, kind)
     for row in folds:
         if known_patients.get(row.image_id) != row.patient or known_labels.get(row.image_id) != row.label:
             what = f"an image of fold {row.fold} has another patient or label there than in the tables before"
@@ -45,6 +49,17 @@ def check_folds(folds: Sequence[FoldRole], images: Sequence[Image], labels: Sequ
     if len(listed) != len(folds) or len(listed) != len(whole) * len(numbers):
         what = "the folds do not list every image once in each fold and once as test"
         raise ReportError(what, remedy=_RESPLIT)
+
+
+def _labels_of(images: Sequence[Image], labels: Sequence[Label], kind: LabelKind) -> dict[str, str | None]:
+    """Give the label that each image may have in the folds; None where those of its copies contradict each other."""
+    known = {label.image_id: label.label for label in labels}
+    copies: dict[str, list[str]] = {}
+    for image in images:
+        if image.image_id in known:
+            copies.setdefault(image.pixel_sha256, []).append(known[image.image_id])
+    joined = {digest: join_copies(found, kind) for digest, found in copies.items()}
+    return {image.image_id: joined[image.pixel_sha256] for image in images if image.image_id in known}
 
 
 def order_strategies(

@@ -3,6 +3,9 @@
 Findings of one patient are not independent, so the interval of their mean needs all of them drawn together. Patients
 are drawn within folds and within the rarest finding that they have: no resample then loses the rarest finding, and for
 a single finding this is the bootstrap within folds and classes of `pipeline.evaluation.estimates`.
+
+Of a single patient with (or without) a finding in a fold, nothing tells how the finding's area varies there. A mean
+that such a finding enters has no interval by resampling, and says because of which finding.
 """
 
 from collections import Counter
@@ -13,7 +16,17 @@ import numpy as np
 
 from pipeline.core.records import CalibratedPrediction, Estimate, Level
 from pipeline.core.results import Comparison
-from pipeline.evaluation.areas import ACROSS_FOLDS, AREAS, Key, RankedFolds, degrees_of_freedom, rank_folds
+from pipeline.evaluation.areas import (
+    ACROSS_FOLDS,
+    AREAS,
+    Key,
+    RankedFolds,
+    degrees_of_freedom,
+    has_lone_cluster,
+    independent_pairs,
+    rank_folds,
+    separation_interval,
+)
 from pipeline.evaluation.bootstrap import bootstrap_interval, replicate
 from pipeline.evaluation.estimates import LEVELS, Name, Resampling
 from pipeline.evaluation.intervals import Interval, corrected_t
@@ -39,6 +52,8 @@ class Means:
         Mean areas of the study as it is, and under its resamples.
     units
         Patients and images of all folds (None) and of each.
+    lone
+        Of each finding, the folds in which a single patient has it, or has it not.
     """
 
     strategy: str
@@ -48,12 +63,15 @@ class Means:
     values: Mapping[Key, float]
     replicates: Mapping[Key, FloatArray]
     units: Mapping[int | None, tuple[int, int]]
+    lone: Mapping[str, tuple[int, ...]]
 
 
 def joint_clusters(rows_of: _Rows) -> Clusters:
     """Find the clusters of all findings together; their order is made from predictions, never from names.
 
-    `Clusters.classes` is 0 for those without any finding, else a number for the rarest finding that they have.
+    `Clusters.classes` is 0 for those without any finding, else a number for the rarest finding that they have. A
+    cluster that is alone with its number in a fold is counted with the next rarest finding that it has, or with those
+    without any: alone, it would stand in every resample, and its findings would seem to vary less than they do.
     """
     order = sorted(rows_of)  # by name, so that the order of the configuration decides nothing
     everyone = strategies_of([row for rows in rows_of.values() for row in rows])
@@ -72,7 +90,10 @@ def joint_clusters(rows_of: _Rows) -> Clusters:
             folds[row.group] = row.fold
             present.setdefault(row.group, set()).update({number} if is_present else set())
     frequency = Counter(number for held in present.values() for number in held)
-    strata = {name: min(held, key=lambda one: (frequency[one], one), default=0) for name, held in present.items()}
+    ranked = {name: [*sorted(held, key=lambda one: (frequency[one], one)), 0] for name, held in present.items()}
+    strata: dict[str, int] = {}
+    for fold in set(folds.values()):
+        strata.update(_strata({name: held for name, held in ranked.items() if folds[name] == fold}))
     names = sorted(contents, key=lambda name: (folds[name], strata[name], sorted(contents[name])))
     return Clusters(
         index={name: place for place, name in enumerate(names)},
@@ -119,6 +140,7 @@ def judge_means(rows_of: _Rows, resampling: Resampling | None) -> list[Means]:
             values={key: float(values[0]) for (other, key), values in whole.items() if other == name},
             replicates={key: values for (other, key), values in drawn.items() if other == name},
             units=units,
+            lone={finding: _lone_folds(one, ranked[name][finding]) for finding, one in found.items()},
         )
         for name, found in scores.items()
     ]
@@ -157,6 +179,27 @@ def recompute_means(rows_of: _Rows) -> dict[Name, float | None]:
     }
 
 
+def _strata(held: Mapping[str, list[int]]) -> dict[str, int]:
+    """Give each cluster of a fold its stratum, of which none holds a single one if that can be.
+
+    Parameters
+    ----------
+    held
+        Findings of each cluster by number, the rarest first, and 0 at the end.
+    """
+    strata = {name: numbers[0] for name, numbers in held.items()}
+    while True:
+        sizes = Counter(strata.values())
+        lone = sorted((name for name, number in strata.items() if sizes[number] == 1), key=lambda name: held[name])
+        if not lone or len(sizes) == 1:
+            return strata
+        # The one with most findings has most strata to go to. Of those without any, the largest stratum is nearest.
+        name = max(lone, key=lambda name: len(held[name]))
+        del sizes[strata[name]]
+        others = [number for number in held[name] if number in sizes]
+        strata[name] = others[0] if others else max(sizes, key=lambda number: (sizes[number], -number))
+
+
 def _mean_areas(ranked: Mapping[str, RankedFolds], weights: FloatArray) -> dict[Key, FloatArray]:
     """Average each area over the findings that have it, shape (replicates,)."""
     gathered: dict[Key, list[FloatArray]] = {}
@@ -180,6 +223,10 @@ def _estimate(one: Means, metric: str, fold: int | None, value: float, resamplin
     interval = Interval(None, None, "", "not defined: no finding is present in some and absent in others")
     if metric == ACROSS_FOLDS:
         interval = _across_folds([one.values[key] for key in _fold_keys(one)], resampling.confidence)
+    elif metric == "auroc" and value in {0.0, 1.0}:
+        interval = separation_interval(value, _fewest_pairs(one, metric, fold), resampling.confidence)
+    elif np.isfinite(value) and (lone := _lone(one, fold)):
+        interval = Interval(None, None, "", f"{lone}: no interval can be made")
     elif np.isfinite(value):
         freedom = _freedom(one, metric, fold)
         made = bootstrap_interval(value, one.replicates[metric, fold], resampling.confidence, "logit", freedom)
@@ -208,6 +255,8 @@ def _difference(one: Means, other: Means, metric: str, resampling: Resampling) -
     differences = [one.values[key] - other.values[key] for key in shared]
     if differences and metric == ACROSS_FOLDS:
         difference, interval = float(np.mean(differences)), corrected_t(differences, confidence)
+    elif differences and (lone := _lone(one, None)):
+        (difference,), interval = differences, Interval(None, None, f"no interval can be made: {lone}")
     elif differences:
         (difference,), (key,) = differences, shared
         replicates = one.replicates[key] - other.replicates[key]
@@ -222,7 +271,7 @@ def _difference(one: Means, other: Means, metric: str, resampling: Resampling) -
         low=None if interval.low is None else max(-1.0, interval.low),
         high=None if interval.high is None else min(1.0, interval.high),
         confidence=confidence,
-        method=f"paired {interval.method}" if difference is not None else interval.method,
+        method=interval.method if interval.low is None else f"paired {interval.method}",
     )
 
 
@@ -235,6 +284,29 @@ def _across_folds(values: Sequence[float], confidence: float) -> Interval:
 
 def _fold_keys(one: Means) -> list[Key]:
     return [("auroc", fold) for metric, fold in one.values if metric == "auroc" and fold is not None]
+
+
+def _lone_folds(scores: Scores, ranked: RankedFolds) -> tuple[int, ...]:
+    """List the folds whose area of a finding hangs on a single cluster with it, or without it."""
+    entered = [fold for fold, rankings in ranked.folds.items() if rankings]
+    return tuple(fold for fold in entered if has_lone_cluster(scores.select(scores.folds == fold)))
+
+
+def _lone(one: Means, fold: int | None) -> str:
+    """Say which findings a single patient has, or has not; empty if there are none."""
+    found = {name: [number + 1 for number in folds if fold in {None, number}] for name, folds in one.lone.items()}
+    named = [f"{name} (fold {', '.join(map(str, numbers))})" for name, numbers in found.items() if numbers]
+    return f"only one patient with, or only one without, {', '.join(named)}" if named else ""
+
+
+def _fewest_pairs(one: Means, metric: str, fold: int | None) -> int:
+    """Count independent pairs of the finding that has the fewest.
+
+    If the mean over the findings is A, one of them has an area of at most A: complete separation of all is no likelier
+    than that of this one.
+    """
+    parts = [scores if fold is None else scores.select(scores.folds == fold) for scores in one.scores.values()]
+    return min(independent_pairs(part, metric) for part in parts if np.unique(part.labels).size > 1)
 
 
 def _freedom(one: Means, metric: str, fold: int | None) -> int | None:

@@ -95,7 +95,7 @@ def evaluate_study(
     """
     classes, resampling, kind = protocol.classes, protocol.resampling, protocol.kind
     flow = check_flow(tables.flow, tables.findings, _count_units(tables))
-    check_folds(tables.folds, tables.images, tables.labels)
+    check_folds(tables.folds, tables.images, tables.labels, kind)
     folds = sorted({row.fold for row in tables.folds})
     strategies = order_strategies(tables.training, classes, folds, kind)
     check_history(tables.history, strategies, folds)

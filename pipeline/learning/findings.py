@@ -41,18 +41,36 @@ def state_weights(states: np.ndarray, *, balance: bool) -> np.ndarray:
     return weights
 
 
-def check_states(states: np.ndarray) -> None:
-    """Make sure that every finding can be learned.
+def check_states(states: np.ndarray, validation: np.ndarray, names: Sequence[str], fold: int) -> None:
+    """Make sure that every finding can be learned, and a penalty chosen for it.
+
+    Parameters
+    ----------
+    states, validation
+        Of the training and of the validation part, shape (images, findings).
+    names
+        Of the findings, for the message.
+    fold
+        Number from 0, for the message.
 
     Raises
     ------
     TrainingError
-        If one is not present in some images and absent in others.
+        If one is not present in some images and absent in others, or unknown in the whole validation part.
     """
-    lacking = [place + 1 for place, column in enumerate(states.T) if not {ABSENT, PRESENT} <= set(column.tolist())]
-    if lacking:
-        what = f"the training part does not hold finding {', '.join(map(str, lacking))} both present and absent"
-        raise TrainingError(what, remedy="use fewer folds or more patients, or take the finding out")
+    faults = [
+        f"`{name}` is not both present and absent in the training part"
+        for name, column in zip(names, states.T, strict=True)
+        if not {ABSENT, PRESENT} <= set(column.tolist())
+    ]
+    faults += [
+        f"`{name}` is unknown in the whole validation part"
+        for name, column in zip(names, validation.T, strict=True)
+        if (column == UNKNOWN).all()
+    ]
+    if faults:
+        remedy = "use fewer folds or more patients, or take the finding out of label.findings.names"
+        raise TrainingError("; ".join(faults), where=f"fold {fold}", remedy=remedy)
 
 
 def each_known(logits: np.ndarray, states: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -8,7 +8,7 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.states import UNKNOWN
 from pipeline.learning.backbones import head_of
 from pipeline.learning.criteria import weighted_loss
-from pipeline.learning.findings import check_states, is_findings
+from pipeline.learning.findings import is_findings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,8 @@ def fit_head(
 ) -> LinearHead:
     """Fit a multinomial logistic regression and choose its penalty on the validation part.
 
-    For several findings, one logistic regression each, on the images of which it is known, with a penalty of its own.
+    For several findings, one logistic regression each, on the images of which it is known, with a penalty of its own;
+    `pipeline.learning.findings.check_states` tells before whether that can be.
 
     Features are standardised with the training part's mean and deviation, which are then folded into the
     weights: the head works on raw features.
@@ -56,9 +57,9 @@ def fit_head(
     TrainingError
         If a class is absent from the training part.
     """
-    check_classes(train_classes, len(class_weights))
     if is_findings(train_classes):
         return _fit_findings(train, train_classes, validation, validation_classes, class_weights)
+    check_classes(train_classes, len(class_weights))
     mean = train.mean(axis=0)
     deviation = train.std(axis=0)
     deviation[deviation < 1e-12] = 1.0  # constant features carry nothing; dividing by 1 keeps them at 0
@@ -77,16 +78,13 @@ def fit_head(
 
 
 def check_classes(train_classes: np.ndarray, count: int) -> None:
-    """Make sure that every class, or finding, can be learned: `train_classes` are as for `fit_head`.
+    """Make sure that every class can be learned.
 
     Raises
     ------
     TrainingError
         If one is absent.
     """
-    if is_findings(train_classes):
-        check_states(train_classes)
-        return
     present = len(np.unique(train_classes))
     if present < count:
         what = f"the training part holds {present} of {count} classes"
@@ -112,9 +110,6 @@ def _fit_findings(
     heads = []
     for place, of_states in enumerate(weights):
         is_known, is_checked = train_states[:, place] != UNKNOWN, validation_states[:, place] != UNKNOWN
-        if not is_checked.any():
-            what = f"finding {place + 1} is unknown in the whole validation part"
-            raise TrainingError(what, remedy="use fewer folds or more patients, or take the finding out")
         known, checked = train_states[is_known, place], validation_states[is_checked, place]
         heads.append(fit_head(train[is_known], known, validation[is_checked], checked, of_states))
     return LinearHead(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.core.errors import ArtefactError
 from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, Prediction, Role, TrainingSummary
@@ -25,6 +26,7 @@ from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.compiling import compiles
 from pipeline.learning.devices import Placement, choose_placement
 from pipeline.learning.feeding import settle
+from pipeline.learning.findings import check_states
 from pipeline.learning.finetuning import (
     FoldData,
     Task,
@@ -79,7 +81,9 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     WeightsError
         If the file does not fit the backbone.
     TrainingError
-        If the training diverges, does not fit into memory, or a class is absent from the training part.
+        If the training diverges, does not fit into memory, or a class or finding cannot be learned.
+    ArtefactError
+        If the labels are not those that the study asks for.
     TrainingInterruptedError
         If the process was asked to end; the state is saved.
     """
@@ -87,7 +91,10 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     strategy = STRATEGIES[name]
     used = weights if strategy.uses_source else RANDOM
     data = _fold_data(study, used)
-    check_classes(data.train_classes, len(study.classes))
+    if study.kind == "findings":
+        check_states(data.train_classes, data.validation_classes, study.classes, study.fold)
+    else:
+        check_classes(data.train_classes, len(study.classes))
     plan = _plan(strategy, study)
     cuts, courses = [], []
     for member in range(_members(strategy, study, used)):
@@ -288,6 +295,11 @@ def _truth(study: Study, role: str) -> np.ndarray:
     labels = [one.label for one in study.roles if one.role == role]
     if study.kind == "findings":
         return states_of(labels, study.classes)
+    unknown = set(labels) - set(study.classes)
+    if unknown:
+        what = f"{len(unknown)} different labels of the {role} part are none of the study's classes"
+        remedy = "set label.classes, or label.findings, to what the labels are; then run `label` and what follows again"
+        raise ArtefactError(what, where=f"the table of folds, fold {study.fold}", remedy=remedy)
     return np.array([study.classes.index(label) for label in labels])
 
 

@@ -68,12 +68,12 @@ def split(
     labelled = [image for image in index if image.image_id in classes]
     if len(labelled) != len(classes):
         raise ArtefactError("labels belong to images that are not at hand", where=str(labels), remedy="run `label`")
-    copies = drop_copies(labelled, classes)
+    copies = drop_copies(labelled, classes, kind)
     correlate = _correlation(pixels, sum(not image.volume_file for image in index))
     similar = find_similar(copies.kept, max_distance=settings.max_hash_distance, correlate=correlate)
     groups = name_groups([image.patient for image in copies.kept], copies.links | similar.links)
     division = Division(settings.folds, settings.validation_fraction, settings.unit, seed)
-    roles = divide(copies.kept, classes, groups, division, kind)
+    roles = divide(copies.kept, copies.labels, groups, division, kind)
     assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in copies.kept})
     assert_all_tested(roles)
     write_table(folds, FoldRole, roles)

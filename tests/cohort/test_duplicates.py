@@ -48,6 +48,31 @@ def test_a_picture_with_two_labels_is_left_out_everywhere_and_still_links():
     assert result.links == {("a", "b")}
 
 
+def test_copies_whose_findings_complete_each_other_stay_with_what_all_know():
+    images = [image("1", "a", pixels="x"), image("2", "a", pixels="x"), image("3", "b", pixels="x"), image("4", "b")]
+    labels = {"1": "E=1;M=?;N=?", "2": "E=1;M=0;N=?", "3": "E=?;M=0;N=?", "4": "E=0;M=0;N=1"}
+    result = drop_copies(images, labels, "findings")
+    (first,) = kept(result) - {"4"}
+    assert result.labels == {first: "E=1;M=0;N=?", "4": "E=0;M=0;N=1"}
+    assert {code for _, code, _ in codes(result)} == {"SAME_IMAGE_TWICE", "SAME_IMAGE_TWO_PATIENTS"} - (
+        {"SAME_IMAGE_TWICE"} if first == "3" else set()
+    )
+    assert result.links == {("a", "b")}
+
+
+def test_copies_whose_findings_clash_are_left_out():
+    images = [image("1", "a", pixels="x"), image("2", "a", pixels="x"), image("3", "a", pixels="x"), image("4", "a")]
+    labels = {"1": "E=1;M=?", "2": "E=?;M=0", "3": "E=0;M=?", "4": "E=0;M=1"}
+    result = drop_copies(images, labels, "findings")
+    assert kept(result) == set(result.labels) == {"4"}
+    assert codes(result) == [(name, "SAME_IMAGE_DIFFERENT_LABELS", "excluded") for name in "123"]
+
+
+def test_labels_of_classes_do_not_complete_each_other():
+    images = [image("1", "a", pixels="x"), image("2", "a", pixels="x")]
+    assert not drop_copies(images, {"1": "E=?", "2": "E=1"}).kept
+
+
 pictures = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8), st.booleans()), max_size=25)
 
 

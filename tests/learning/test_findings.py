@@ -7,10 +7,10 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.core.errors import TrainingError
 from pipeline.learning.criteria import Criterion, calibrated_loss, criterion_for, validation_auroc
-from pipeline.learning.findings import FindingCriterion, joined_probabilities
+from pipeline.learning.findings import FindingCriterion, check_states, joined_probabilities
 from pipeline.learning.finetuning import class_weights, restore_prevalence
 from pipeline.learning.inference import mean_probability_logits
-from pipeline.learning.probe import check_classes, fit_head
+from pipeline.learning.probe import fit_head
 
 pytestmark = pytest.mark.slow
 
@@ -89,9 +89,17 @@ def test_weights_balance_what_is_known_of_each_finding():
 
 def test_a_finding_that_training_does_not_hold_stops_it():
     _, states = sample(4)
+    names, validation = ("Effusion", "Mass", "Hernia"), states.copy()
+    check_states(states, validation, names, 1)
     states[states[:, 1] == 1, 1] = -1
-    with pytest.raises(TrainingError, match="finding 2 both"):
-        check_classes(states, 3)
+    validation[:, 2] = -1
+    with pytest.raises(TrainingError) as caught:
+        check_states(states, validation, names, 1)
+    assert "`Mass` is not both present and absent in the training part" in caught.value.what
+    assert "`Hernia` is unknown in the whole validation part" in caught.value.what
+    assert "`Effusion`" not in caught.value.what
+    assert caught.value.where == "fold 1"
+    assert "label.findings" in caught.value.remedy
 
 
 def test_criteria_are_means_of_the_binary_ones_over_what_is_known():

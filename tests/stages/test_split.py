@@ -5,9 +5,10 @@ import pytest
 
 from pipeline.config import SplitSettings
 from pipeline.core.artefacts import read_table, write_table
-from pipeline.core.errors import ArtefactError, CohortError
+from pipeline.core.errors import ArtefactError, CohortError, ReportError
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Finding, FlowStep, FoldRole, Image, Label
+from pipeline.evaluation.consistency import check_folds
 from pipeline.imaging.hashing import difference_hash
 from pipeline.stages.split import split
 
@@ -69,8 +70,8 @@ class Study:
         more = {"duplicates": "duplicates.tsv", "flow": "flow.tsv"}
         return {name: self.folder / path for name, path in {**names, **more}.items()}
 
-    def split(self, seed=1, **settings):
-        split(settings=SplitSettings(**{"folds": 3, **settings}), seed=seed, **self.paths())
+    def split(self, seed=1, kind="classes", **settings):
+        split(settings=SplitSettings(**{"folds": 3, **settings}), seed=seed, **self.paths(), kind=kind)
         (step,) = read_table(self.folder / "flow.tsv", FlowStep)
         return (
             read_table(self.folder / "folds.tsv", FoldRole),
@@ -97,6 +98,27 @@ def build(folder, secret="a"):
 @pytest.fixture
 def study(tmp_path):
     return build(tmp_path).save()
+
+
+def test_copies_enter_the_folds_with_what_all_of_them_know(tmp_path):
+    study = build(tmp_path)
+    states = {"yes": "lesion=1;mass=0", "no": "lesion=0;mass=1"}
+    study.labels = {name: states[label] for name, label in study.labels.items()}
+    of_picture: dict[str, list[str]] = {}
+    for row in study.rows:
+        of_picture.setdefault(row.pixel_sha256, []).append(row.image_id)
+    one, other = of_picture[study.rows[0].pixel_sha256]
+    study.labels |= {one: "lesion=1;mass=?", other: "lesion=?;mass=0"}
+    roles, findings, _ = study.save().split(kind="findings")
+    assert {row.label for row in roles if row.image_id in {one, other}} == {"lesion=1;mass=0"}
+    assert Counter(finding.code for finding in findings)["SAME_IMAGE_DIFFERENT_LABELS"] == 2
+    images, labels = read_table(tmp_path / "images.tsv", Image), read_table(tmp_path / "labels.tsv", Label)
+    check_folds(roles, images, labels, "findings")
+    told = [
+        row.model_copy(update={"label": "lesion=1;mass=1"}) if row.image_id in {one, other} else row for row in roles
+    ]
+    with pytest.raises(ReportError, match="another patient or label"):
+        check_folds(told, images, labels, "findings")
 
 
 def test_folds_findings_and_flow_agree(study):

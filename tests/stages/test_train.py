@@ -142,7 +142,7 @@ def test_findings_are_not_trained_as_classes(tmp_path):
     with pytest.raises(ArtefactError, match="no list of findings"):
         train(settings=QUICK, seed=3, classes=CLASSES, fold=1, kind="findings", **inputs, **outputs(tmp_path / "a"))
     asked = as_findings(inputs, tmp_path / "asked")
-    with pytest.raises(ValueError, match="not in"):
+    with pytest.raises(ArtefactError, match="labels of the train part are none of the study's classes"):
         train(settings=QUICK, seed=3, classes=("lesion", "other"), fold=1, **asked, **outputs(tmp_path / "b"))
 
 
