@@ -46,7 +46,15 @@ NO_CHANGE = Augmentation(
 )
 
 
-def augment(images: "Tensor", ranges: Augmentation, seed: int, *, first: int = 0, of: int | None = None) -> "Tensor":
+def augment(
+    images: "Tensor",
+    ranges: Augmentation,
+    seed: int,
+    *,
+    first: int = 0,
+    of: int | None = None,
+    keeps_background: bool = False,
+) -> "Tensor":
     """Change every image of a batch at random.
 
     The parameters are drawn on the processor, so that they do not depend on the device; only noise is drawn
@@ -63,6 +71,8 @@ def augment(images: "Tensor", ranges: Augmentation, seed: int, *, first: int = 0
     first, of
         The images may be a part of a batch of so many, from its image `first` on. They are changed as they would be
         in the whole batch, so that the number of devices changes nothing.
+    keeps_background
+        Whether what is 0 is no picture: it is moved with the rest, and stays 0.
 
     Returns
     -------
@@ -79,6 +89,7 @@ def augment(images: "Tensor", ranges: Augmentation, seed: int, *, first: int = 0
         matrices = on_device(_affine_matrices(batch, ranges, generator)[part], images.device)
         grid = torch.nn.functional.affine_grid(matrices, list(images.shape), align_corners=False)
         changed = torch.nn.functional.grid_sample(changed, grid, mode="bilinear", align_corners=False)
+    is_picture = changed > 0 if keeps_background else None
     if ranges.contrast or ranges.brightness:
         gain = 1 + ranges.contrast * on_device(_symmetric(batch, generator)[part], images.device)
         shift = ranges.brightness * on_device(_symmetric(batch, generator)[part], images.device)
@@ -88,7 +99,8 @@ def augment(images: "Tensor", ranges: Augmentation, seed: int, *, first: int = 0
         local = torch.Generator(images.device).manual_seed(seed)
         noise = torch.randn((batch, *changed.shape[1:]), generator=local, device=images.device)
         changed = changed + ranges.noise * noise[part]
-    return changed.clamp(0, 1)
+    changed = changed.clamp(0, 1)
+    return changed if is_picture is None else changed * is_picture
 
 
 def _symmetric(batch: int, generator: "Generator") -> "Tensor":

@@ -166,6 +166,7 @@ def fill_bank(order: BankOrder, folder: Path, *, shard_images: int | None = None
         blocks=feature_blocks(order.backbone),
         widths=widths,
         images=images,
+        looks=order.source.looks,
         bytes=sum(shard.maps_bytes + shard.features_bytes for shard in shards),
         shards=tuple(shards),
     )
@@ -220,7 +221,7 @@ class BankInputs:
             what = "the bank holds pooled features and no maps"
             raise TrainingError(what, remedy="run the rule bank for a strategy that trains blocks")
         self.placement = placement
-        self.looks = 1
+        self.looks = manifest.looks
         self.views = manifest.views
         self._shards = open_maps(manifest)
         self._starts = np.array([shard.first for shard in manifest.shards])

@@ -51,6 +51,7 @@ class BankManifest(Record):
     blocks: tuple[str, ...]  # those after which features were taken
     widths: tuple[int, ...]  # features after each of them
     images: int
+    looks: int  # about how many images' work one row is above the boundary: many for a volume
     bytes: int
     shards: tuple[Shard, ...]
 

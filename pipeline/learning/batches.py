@@ -109,7 +109,11 @@ class PixelSource:
         They may be a part of a batch: those from `first` on, of so many.
         """
         grey = self._as_grey(stored)
-        return self.prepare(grey if seed is None else augment(grey, self.augmentation, seed, first=first, of=of))
+        if seed is None:
+            return self.prepare(grey)
+        keeps = self.normalisation.of == "volume"
+        changed = augment(grey, self.augmentation, seed, first=first, of=of, keeps_background=keeps)
+        return self.prepare(changed, measured=grey)
 
     def grey(self, rows: np.ndarray) -> "Tensor":
         """Read images as float32 in [0, 1] on the device: (batch, 1 or slices, height, width)."""
@@ -130,8 +134,16 @@ class PixelSource:
         taken = stored.unsqueeze(1) if self.road is None else stored[:, self.road.read(str(stored.device))[0]]
         return taken.float() / 255 if stored.dtype == torch.uint8 else taken.float()
 
-    def prepare(self, grey: "Tensor") -> "Tensor":
+    def prepare(self, grey: "Tensor", *, measured: "Tensor | None" = None) -> "Tensor":
         """Arrange grey values as the network takes them, and normalise each channel as its source wants.
+
+        Parameters
+        ----------
+        grey
+            Values in [0, 1], changed or not.
+        measured
+            The same before they were changed: where every volume is normalised by its own mean and deviation, those of
+            the unchanged one are taken, so that training and prediction see one scale, and a change stays a change.
 
         Returns
         -------
@@ -147,24 +159,28 @@ class PixelSource:
         if self.road is None:
             return ((grey - mean) / deviation).contiguous(memory_format=torch.channels_last)
         if self.road.name == "inflation":
-            volumes = _standardised(grey) if self.normalisation.of == "volume" else grey
+            volumes = (
+                _standardised(grey, grey if measured is None else measured)
+                if self.normalisation.of == "volume"
+                else grey
+            )
             return ((volumes - mean) / deviation).unsqueeze(1).contiguous(memory_format=torch.channels_last_3d)
         colours = self.road.name == "slices_as_channels"
         bags = grey[:, self.road.read(str(grey.device))[1]] if colours else grey.unsqueeze(2)
         return (bags - mean) / deviation
 
 
-def _standardised(volumes: "Tensor") -> "Tensor":
-    """Give every volume mean 0 and standard deviation 1 over its voxels above 0, as MedicalNet's authors did.
+def _standardised(volumes: "Tensor", measured: "Tensor") -> "Tensor":
+    """Scale every volume so that the measured one has mean 0 and deviation 1 over its voxels above 0.
 
-    They put random numbers in the place of the others; here these are what 0 becomes.
+    MedicalNet's authors did so, and put random numbers in the place of the other voxels; here these are what 0 becomes.
     """
     import torch
 
-    picture = (volumes > 0).float()
+    picture = (measured > 0).float()
     count = picture.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
-    mean = (volumes * picture).sum(dim=(1, 2, 3), keepdim=True) / count
-    variance = (((volumes - mean) * picture) ** 2).sum(dim=(1, 2, 3), keepdim=True) / count
+    mean = (measured * picture).sum(dim=(1, 2, 3), keepdim=True) / count
+    variance = (((measured - mean) * picture) ** 2).sum(dim=(1, 2, 3), keepdim=True) / count
     return (volumes - mean) / torch.sqrt(variance).clamp_min(1e-6)
 
 

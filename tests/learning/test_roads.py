@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import TrainingError, WeightsError
-from pipeline.learning.augmentation import Augmentation
+from pipeline.learning.augmentation import NO_CHANGE, Augmentation
 from pipeline.learning.backbones import BACKBONES, SLICES, block_of, head_of
+from pipeline.learning.bank import BankInputs, BankOrder, fill_bank
 from pipeline.learning.batches import PixelSource
 from pipeline.learning.blocks import feature_blocks, features_after_blocks, lower, upper
 from pipeline.learning.devices import Placement
@@ -138,6 +139,43 @@ def test_medicalnets_volumes_have_mean_0_and_deviation_1_where_there_is_somethin
         assert float(inside.std()) == pytest.approx(1, abs=1e-3)
         assert len(one[torch.from_numpy(raw == 0)].unique()) == 1
     assert torch.isfinite(source(np.zeros_like(pixels), road, SOURCES["medicalnet"].normalisation).plain([0])).all()
+
+
+TINTS = replace(CHANGES, noise=0.05)
+ROD = ((np.indices((7, 32, 32))[1:] - 15.5) ** 2).sum(axis=0) < 100
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_background_of_medicalnets_volumes_stays_what_it_is_in_prediction(seed):
+    """Of 0 nothing is made by brightness or noise; the picture keeps its scale, within what was asked for."""
+    pixels = np.where(ROD, np.clip(stored() // 2 + 64, 1, 255), 0).astype(np.uint8)
+    road, rows = Road(name="inflation", depth=7, slices=7), np.arange(3)
+    inputs = replace(source(pixels, road, SOURCES["medicalnet"].normalisation), augmentation=TINTS)
+    plain, changed = inputs.plain(rows)[:, 0], inputs.train(rows, seed)[:, 0]
+    deviation = torch.from_numpy(np.array([one[ROD].std() / 255 for one in pixels], np.float32))
+    for before, after, spread in zip(plain, changed, deviation, strict=True):
+        nothing = before[0, 0, 0]
+        is_nothing = (after - nothing).abs() < 1e-6
+        assert is_nothing[:, 0].all()  # far from the rod
+        share = float(is_nothing.float().mean()) / (1 - ROD.mean())
+        assert share == pytest.approx(1, abs=0.2)  # the rod was made larger or smaller by up to a tenth
+        inside = after[~is_nothing]
+        most = (TINTS.brightness + 0.1) / float(spread)  # contrast turns about the mean of the whole volume
+        assert abs(float(inside.mean())) < most
+        assert 0.5 < float(inside.std()) < 1.6
+    assert (changed - plain).abs().max() > 0.1
+
+
+def test_brightness_alone_moves_medicalnets_picture_and_not_its_background():
+    pixels = np.where(ROD, np.clip(stored() // 4 + 96, 1, 255), 0).astype(np.uint8)
+    road, rows = Road(name="inflation", depth=7, slices=7), np.arange(3)
+    only = replace(NO_CHANGE, brightness=0.2)
+    inputs = replace(source(pixels, road, SOURCES["medicalnet"].normalisation), augmentation=only)
+    shift = (inputs.train(rows, 1) - inputs.plain(rows))[:, 0]
+    inside = shift[:, torch.from_numpy(ROD)]
+    assert not shift[:, torch.from_numpy(~ROD)].any()
+    assert (inside.amax(dim=1) - inside.amin(dim=1)).max() < 1e-4  # all of a volume alike
+    assert inside.abs().max() > 0.1
 
 
 # --- what networks do
@@ -293,3 +331,22 @@ def test_features_of_volumes_do_not_depend_on_who_stands_beside_them(weights):
     alone = pooled_features(network, source(pixels, road), np.array([13]))
     assert np.abs(together[13] - alone[0]).max() < 1e-4
     assert BACKBONES["resnet18"].features == together.shape[1]
+
+
+@slow
+def test_rows_of_a_bank_are_as_much_work_as_volumes_without_one(tmp_path, weights):
+    """Batches of inference would otherwise hold 64 volumes with all their slices."""
+    pixels = stored(3, 7)
+    road = Road(name="attention", depth=7, slices=7)
+    order = BankOrder(
+        network=network_for(road, "resnet18", weights, 2, seed=1, head_seed=2),
+        backbone="resnet18",
+        source=source(pixels, road),
+        weights=weights,
+        pixels_sha256="p",
+        boundary="layer4",
+        views=0,
+        seed=3,
+        code="c",
+    )
+    assert BankInputs(fill_bank(order, tmp_path), PLACEMENT).looks == order.source.looks == 7
