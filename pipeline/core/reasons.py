@@ -120,6 +120,15 @@ REASONS: dict[str, Reason] = {
         "The volume does not hold its slices where their headers put them; it is left out.",
         "Please report it: this should not happen.",
     ),
+    "VOLUME_CUT_OFF": Reason(
+        "Part of the volume (its share is the value) lies beyond the grid for learning and is not seen by the network.",
+        "Nothing, if only surroundings are cut off; else raise preprocess.volume.slices or its spacings, or leave "
+        "these out.",
+    ),
+    "VOLUME_OTHER_PLANE": Reason(
+        "The slices were acquired in another plane than preprocess.volume.plane; those for learning are interpolated.",
+        "Nothing, if voxels are about as deep as wide; else set the plane in which most series were acquired.",
+    ),
     # label: images, labels, patients
     "NO_LABEL": Reason("The table has no label for the image.", "Add a row, if the image belongs to the study."),
     "CONTRADICTORY_LABELS": Reason("The table gives several labels for one key.", "Correct the table."),

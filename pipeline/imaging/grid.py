@@ -26,6 +26,7 @@ _DIRECTIONS: dict[Plane, tuple[tuple[int, int, int], ...]] = {
 }
 # Points beyond the outer edge of the volume by rounding errors only still belong to it.
 _EDGE = 1e-6  # voxels
+_PROBES = 64  # voxels along each axis that are asked whether the grid holds them, the outermost among them
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,14 @@ class GriddedVolume:
         Between slices, rows and columns.
     intensity
         The values of the volume at the lowest and at the highest stored value.
+    cut_off
+        Share of the volume that lies outside of the grid, in [0, 1].
     """
 
     pixels: NDArray[Any]
     spacing_mm: Triple
     intensity: tuple[float, float]
+    cut_off: float
 
 
 def put_on_grid(
@@ -100,7 +104,8 @@ def put_on_grid(
     Values are scaled and clipped before anything is averaged, as for images. Where the grid is coarser than the
     volume, voxels are averaged first (no aliasing): in whole blocks, then by a Gaussian whose standard deviation is
     half of what is left of the reduction beyond 1 (the rule of scikit-image's ``resize``). Between the voxels left,
-    interpolation is linear. What lies outside of the volume, by the outer edges of its voxels, is 0.
+    interpolation is linear. What lies outside of the volume, by the outer edges of its voxels, is 0. In which order
+    voxels are stored changes nothing.
 
     Parameters
     ----------
@@ -116,13 +121,45 @@ def put_on_grid(
         Ends of the values that are no part of the picture (PS3.3 C.7.5.1.1.2); such voxels are 0.
     """
     ends = scaling.ends(without_padding(volume.array, padding_mask(volume.array, padding)))
-    affine = grid.affine_for(volume)
-    reduction = _reductions(volume, affine)
-    blocks = [max(1, min(int(factor), count)) for factor, count in zip(reduction, volume.array.shape, strict=True)]
-    values = _block_means(volume.array, blocks, ends, padding)
+    upright = volume.reoriented()  # blocks are counted from one corner: that of the patient, not of the file
+    affine = grid.affine_for(upright)
+    reduction = _reductions(upright, affine)
+    shape = upright.array.shape
+    blocks = [max(1, min(int(factor + _EDGE), count)) for factor, count in zip(reduction, shape, strict=True)]
+    values = _block_means(np.asfortranarray(upright.array), blocks, ends, padding)
     left = [factor / block for factor, block in zip(reduction, blocks, strict=True)]
-    found = _look_up(values, _indices(volume, affine, grid.shape), volume.array.shape, blocks, left)
-    return GriddedVolume(quantised(found, dtype), grid.spacing_for(volume), ends)
+    found = _look_up(values, _indices(upright, affine, grid.shape), shape, blocks, left)
+    return GriddedVolume(quantised(found, dtype), grid.spacing_for(upright), ends, _share_outside(upright, grid))
+
+
+def plane_of(orientation: Sequence[float]) -> Plane:
+    """Name the plane that is nearest to that of an acquired slice.
+
+    Parameters
+    ----------
+    orientation
+        Direction cosines of its rows and columns, six numbers (Image Orientation (Patient), PS3.3 C.7.6.2.1.1).
+
+    Examples
+    --------
+    >>> plane_of([0, 1, 0, 0, 0, -1])
+    'sagittal'
+    """
+    normal = np.abs(np.cross(orientation[:3], orientation[3:]))
+    planes: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
+    return planes[int(normal.argmax())]
+
+
+def _share_outside(volume: Volume, grid: Grid) -> float:
+    """Tell what share of evenly spread voxels, those at the outer faces included, have centres beyond the grid."""
+    whole = np.linalg.inv(grid.affine_for(volume)) @ volume.affine_mm
+    probes = [np.unique(np.linspace(0, count - 1, min(count, _PROBES)).round()) for count in volume.array.shape]
+    first, second, third = np.meshgrid(*probes, indexing="ij", sparse=True)
+    is_inside = np.ones([len(one) for one in probes], bool)
+    for row, count in zip(whole[:3], grid.shape, strict=True):
+        index = row[0] * first + row[1] * second + row[2] * third + row[3]
+        is_inside &= (index >= -0.5 - _EDGE) & (index <= count - 0.5 + _EDGE)
+    return 1 - float(is_inside.mean())
 
 
 def _extents(volume: Volume, plane: Plane) -> Triple:
@@ -152,20 +189,23 @@ def _indices(
 def _block_means(
     values: NDArray[Any], blocks: Sequence[int], ends: tuple[float, float], padding: tuple[float, float] | None
 ) -> NDArray[np.float32]:
-    """Scale to [0, 1] and average whole blocks, plane by plane; the last block repeats the last voxels if short."""
-    first, second, third = blocks
-    rows, columns, planes = (
-        -(-count // block) for count, block in zip(values.shape, (first, second, third), strict=True)
-    )
-    found = np.zeros((planes, rows, columns), np.float32)
-    margins = [(0, rows * first - values.shape[0]), (0, columns * second - values.shape[1])]
-    for index in range(planes * third):
-        plane = _scaled(values[:, :, min(index, values.shape[2] - 1)], ends, padding)
-        if first * second > 1:
-            whole = np.pad(plane, margins, mode="edge") if any(map(sum, margins)) else plane
-            plane = whole.reshape(rows, first, columns, second).mean(axis=(1, 3))
-        found[index // third] += plane / third
-    return found.transpose(1, 2, 0)
+    """Scale to [0, 1] and average blocks, plane by plane; the last block of an axis may be shorter than the others."""
+    parts = [_lengths(count, block) for count, block in zip(values.shape, blocks, strict=True)]
+    found = np.zeros((len(parts[2]), len(parts[0]), len(parts[1])), np.float32)
+    for index in range(values.shape[2]):
+        plane = _scaled(values[:, :, index], ends, padding)
+        for axis in (0, 1):
+            if blocks[axis] > 1:
+                plane = np.add.reduceat(plane, np.arange(0, plane.shape[axis], blocks[axis]), axis=axis)
+        block = index // blocks[2]
+        found[block] += plane / parts[2][block]
+    return (found / (parts[0][:, None] * parts[1])).transpose(1, 2, 0)
+
+
+def _lengths(count: int, block: int) -> NDArray[np.float32]:
+    """Give the number of voxels in each block along an axis."""
+    starts = np.arange(0, count, block)
+    return np.minimum(block, count - starts).astype(np.float32)
 
 
 def _scaled(plane: NDArray[Any], ends: tuple[float, float], padding: tuple[float, float] | None) -> NDArray[np.float32]:
@@ -190,9 +230,15 @@ def _look_up(
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     smooth = gaussian_filter(values, [max(0.0, (factor - 1) / 2) for factor in left], mode="nearest")
-    places = [(index - (block - 1) / 2) / block for index, block in zip(indices, blocks, strict=True)]
+    places = [_between_blocks(index, count, block) for index, count, block in zip(indices, shape, blocks, strict=True)]
     found: NDArray[np.float32] = map_coordinates(smooth, np.stack(places), order=1, mode="nearest")
     is_inside = np.ones(found.shape, bool)
     for index, count in zip(indices, shape, strict=True):
         is_inside &= (index >= -0.5 - _EDGE) & (index <= count - 0.5 + _EDGE)
     return np.where(is_inside, found, np.float32(0))
+
+
+def _between_blocks(index: NDArray[np.float64], count: int, block: int) -> NDArray[np.float64]:
+    """Turn indices that count voxels into those that count blocks, by the middle of the voxels that each block has."""
+    middles = np.arange(0, count, block) + (_lengths(count, block) - 1) / 2
+    return np.interp(index, middles, np.arange(len(middles)))

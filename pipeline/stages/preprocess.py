@@ -19,7 +19,7 @@ from pipeline.core.volume import Volume
 from pipeline.dicom.decoding.pixels import PixelData, PixelReadError, read_pixels
 from pipeline.dicom.slices.volumes import read_slices, slices_geometry
 from pipeline.imaging.digest import pixel_sha256
-from pipeline.imaging.grid import Grid, put_on_grid
+from pipeline.imaging.grid import Grid, plane_of, put_on_grid
 from pipeline.imaging.nifti import flush, read_volume, write_volume
 from pipeline.imaging.pixel_store import PixelStoreWriter
 from pipeline.imaging.stacking import Slice, prove, stacked
@@ -142,8 +142,7 @@ def _process(series: Series, *, folder: Path, left_out: frozenset[str], form: _F
     try:
         paths = list_files(folder / series.name, ".dcm", series.instances)
         if series.kind == "volume":
-            proved = _finding(series, "GEOMETRY_PROVED").model_copy(update={"severity": "noted"})
-            return _Outcome([_volume(series, paths, form, volumes)], [proved])
+            return _volume(series, paths, form, volumes)
         return _images(series, [path for path in paths if path.stem not in left_out], form.steps)
     except PixelReadError as error:
         return _failed(series, error.code)
@@ -236,7 +235,7 @@ def write_proved(paths: Sequence[Path], file: Path) -> tuple[Volume, PixelData]:
     return volume, slices[0]
 
 
-def _volume(series: Series, paths: Sequence[Path], form: _Form, volumes: Path) -> tuple[Image, NDArray[Any]]:
+def _volume(series: Series, paths: Sequence[Path], form: _Form, volumes: Path) -> _Outcome:
     file = f"{series.name}.nii"
     volume, first = write_proved(paths, volumes / file)
     stored = put_on_grid(volume, form.grid, form.scaling, form.dtype, padding=first.padding)
@@ -251,7 +250,16 @@ def _volume(series: Series, paths: Sequence[Path], form: _Form, volumes: Path) -
         intensity_high=stored.intensity[1],
         pixel_sha256=pixel_sha256(volume.array),
     )
-    return image, stored.pixels
+    notes: dict[str, float | None] = {"GEOMETRY_PROVED": None}
+    if stored.cut_off > 0:
+        notes["VOLUME_CUT_OFF"] = stored.cut_off
+    if first.image_orientation is not None and plane_of(first.image_orientation) != form.grid.plane:
+        notes["VOLUME_OTHER_PLANE"] = None
+    return _Outcome([(image, stored.pixels)], [_note(series, code, value) for code, value in notes.items()])
+
+
+def _note(series: Series, code: str, value: float | None) -> Finding:
+    return _finding(series, code).model_copy(update={"severity": "noted", "value": value})
 
 
 def _record(series: Series, pixels: PixelData, **own: Any) -> Image:

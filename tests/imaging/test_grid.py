@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.volume import Volume
-from pipeline.imaging.grid import Grid, put_on_grid
+from pipeline.imaging.grid import Grid, plane_of, put_on_grid
 from pipeline.imaging.steps import ScalePercentiles, ScaleWindow
 
 WINDOW = ScaleWindow(centre=50, width=100)
@@ -178,3 +178,71 @@ def test_interpolation_equals_that_of_an_independent_program():
     for place in itertools.product(range(8), range(10), range(10)):
         point = matrix[:3, :3] @ place + matrix[:3, 3]
         assert found[place] == pytest.approx((point @ slope + 50) / 100, abs=2e-3)
+
+
+# --- what the order of voxels, and of blocks, must not change
+
+# Neither 100 slices nor 47 rows are a whole number of blocks.
+MANY_SLICES = np.random.default_rng(3).integers(0, 101, size=(47, 50, 100)).astype(np.int16)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_reversing_the_stored_voxels_changes_nothing(axis):
+    affine = np.diag([1.0, 1.0, 3.0, 1.0])
+    turned = np.eye(4)
+    turned[axis, axis] = -1
+    turned[axis, 3] = MANY_SLICES.shape[axis] - 1
+    grid = Grid(slices=32, size=15)
+    one, other = (
+        put_on_grid(volume, grid, WINDOW, "float16").pixels.astype(float)
+        for volume in (Volume(MANY_SLICES, affine), Volume(np.flip(MANY_SLICES, axis), affine @ turned))
+    )
+    assert np.abs(one - other).max() < 1e-3
+    assert one.std() > 0.02  # of noise that was averaged
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_a_ramp_is_exact_up_to_the_last_slice(direction):
+    """100 slices on 32: the last block holds one slice, and stands where that one is."""
+    ramp = np.broadcast_to(np.arange(100, dtype=np.float32), (24, 24, 100))
+    found = put_on_grid(
+        Volume(ramp, np.diag([1.0, 1.0, direction, 1.0])), Grid(slices=32, size=8), WINDOW, "float16"
+    ).pixels[:, 4, 4]
+    index = (np.arange(32) + 0.5) * 100 / 32 - 0.5
+    wanted = index / 100
+    assert np.abs(found.astype(float) - (wanted if direction > 0 else wanted[::-1])).max() < 1e-3
+
+
+# --- what the grid does not hold
+
+
+def test_the_share_that_is_cut_off_is_told():
+    """Upright, so that it can be counted: 300 slices of 1 mm on 32 that are 2 mm apart, and 40 of 50 columns."""
+    volume = Volume(np.zeros((50, 50, 300), np.int16), np.eye(4))
+
+    def cut_off(**changes):
+        return put_on_grid(volume, Grid(slices=32, size=40, **changes), WINDOW, "uint8").cut_off
+
+    assert cut_off(slice_spacing_mm=2) == pytest.approx(1 - 64 / 300, abs=0.02)
+    assert cut_off(slice_spacing_mm=10, pixel_spacing_mm=1) == pytest.approx(1 - 0.8**2)
+    assert 0 < cut_off(slice_spacing_mm=298 / 32) < 0.05  # one slice at either end
+    assert cut_off(slice_spacing_mm=300 / 32) == 0
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_without_spacings_nothing_is_cut_off(name):
+    for plane in ("axial", "coronal", "sagittal"):
+        assert put_on_grid(ball(*SOURCES[name]), Grid(slices=7, size=9, plane=plane), WINDOW, "uint8").cut_off == 0
+
+
+@pytest.mark.parametrize(
+    ("orientation", "plane"),
+    [
+        ((1, 0, 0, 0, 1, 0), "axial"),
+        ((-1, 0, 0, 0, -0.9, 0.436), "axial"),
+        ((1, 0, 0, 0, 0, -1), "coronal"),
+        ((0, 1, 0, 0, 0, -1), "sagittal"),
+    ],
+)
+def test_planes_of_acquisition_have_names(orientation, plane):
+    assert plane_of(orientation) == plane

@@ -302,7 +302,7 @@ def test_a_file_that_vanished_stops_the_stage(study):
 
 def test_no_series_at_all(study):
     assert _preprocess(study) == []
-    assert _pixels(study).shape == (1, 32, 32, 32)
+    assert _pixels(study).shape == (0, 32, 32)
     assert (study.folder / "images" / "volumes").is_dir()
 
 
@@ -395,6 +395,26 @@ def test_images_and_volumes_have_ranks_of_their_own(study):
     images = _preprocess(study)
     assert [(image.row, bool(image.volume_file)) for image in images] == [(0, False), (1, False), (0, True)]
     assert len(_pixels(study)) == 2
+
+
+def test_a_volume_that_is_cut_off_or_lies_in_another_plane_is_noted(study):
+    """Ten slices of some millimetres on two that are 1 mm apart; asked for in a plane that was not acquired."""
+    values, places, _ = oblique_stack()
+    series = study.add_volume(values, places, SHUFFLED)
+
+    def notes(**grid) -> dict[str, float | None]:
+        _preprocess(study, volume={"slices": 2, **grid})
+        found = study.findings("unreadable")
+        assert {(one.unit_id, one.severity) for one in found} == {(series.series_uid, "noted")}
+        return {one.code: one.value for one in found if one.code != "GEOMETRY_PROVED"}
+
+    told = {plane: notes(plane=plane) for plane in ("axial", "coronal", "sagittal")}
+    assert sorted(map(len, told.values())) == [0, 1, 1]  # nothing is cut off; one plane is that of the slices
+    assert {code for one in told.values() for code in one} == {"VOLUME_OTHER_PLANE"}
+    own = next(plane for plane, codes in told.items() if not codes)
+    cut = notes(plane=own, slice_spacing_mm=1.0)
+    assert list(cut) == ["VOLUME_CUT_OFF"]
+    assert 0.5 < cut["VOLUME_CUT_OFF"] < 1
 
 
 def test_a_volume_whose_slices_do_not_fit_is_a_finding(study):
