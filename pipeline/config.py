@@ -269,6 +269,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _mirrored_columns_are_left_and_right(self) -> "Config":
+        if self.train.augmentation.flip and self.preprocess.volume.plane == "sagittal":
+            message = (
+                "train.augmentation.flip mirrors the columns of a slice, and in the sagittal plane "
+                "(preprocess.volume.plane) these are front and back: set flip to false, or take another plane"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _uids_are_keyed(self) -> "Config":
         if "retain_uids" in self.deidentify.options:
             message = (

@@ -21,7 +21,7 @@ class AugmentationSettings(Section):
     scale: float = Field(default=0.1, ge=0, lt=1)
     """Largest relative change of size."""
     flip: bool = False
-    """Mirror left and right half of the time; off because anatomy has sides."""
+    """Mirror left and right half of the time; off because anatomy has sides. Not for sagittal slices of volumes."""
     contrast: float = Field(default=0.2, ge=0, lt=1)
     """Largest relative change of contrast."""
     brightness: float = Field(default=0.1, ge=0, lt=1)

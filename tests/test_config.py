@@ -119,6 +119,10 @@ def test_a_key_of_another_member_of_a_choice_is_unknown(tmp_path):
             SMALL + "train:\n  volumes: {slices: 33}\n",
             "study.yaml: train.volumes.slices is 33, and preprocess.volume.slices is 32",
         ),
+        (
+            SMALL + "preprocess:\n  volume: {plane: sagittal}\ntrain:\n  augmentation: {flip: true}\n",
+            "in the sagittal plane (preprocess.volume.plane) these are front and back: set flip to false",
+        ),
         (SMALL.replace("[a, b]", "[a, a]"), "a class is listed twice"),
         (SMALL.replace("[a, b]", "[0, 1]"), "study.yaml:7: `label.classes.0`"),
         (SMALL + "train:\n  learning_rate: .nan\n", "`train.learning_rate`"),

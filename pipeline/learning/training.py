@@ -16,7 +16,7 @@ from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
 from pipeline.core.states import states_of
-from pipeline.learning.backbones import BACKBONES, HEAD, block_of
+from pipeline.learning.backbones import BACKBONES, HEAD, SLICES, block_of
 from pipeline.learning.bank import setting_of
 from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe, require_same
@@ -113,7 +113,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         weights_file=used.path.name if used.path else "",
         weights_sha256=used.sha256,
         weights_licence=used.licence,
-        **_sizes(cuts[0].whole, study, plan),
+        **_sizes(cuts[0].whole, study, plan, strategy),
         head_blocks=cuts[0].blocks or feature_blocks(study.backbone)[-1:],
         image_size=study.pixels.shape[-1],
         road=study.road.name if study.road else "",
@@ -259,12 +259,13 @@ def _cut(name: str, network: "nn.Module", data: FoldData, study: Study, used: Ve
     return cut or Cut(network, source, network)
 
 
-def _sizes(network: "nn.Module", study: Study, plan: tuple[BlockPlan, ...]) -> dict[str, int]:
-    """Count trained and frozen parameters."""
+def _sizes(network: "nn.Module", study: Study, plan: tuple[BlockPlan, ...], strategy: Strategy) -> dict[str, int]:
+    """Count trained and frozen parameters; a logistic regression leaves the pooling of slices as it was."""
     trained = {HEAD, *(block.name for block in plan)}
     sizes = {"trained_parameters": 0, "frozen_parameters": 0}
     for parameter, value in network.named_parameters():
-        is_trained = block_of(parameter, study.backbone) in trained
+        is_pooling = parameter.startswith(f"{SLICES}.")
+        is_trained = block_of(parameter, study.backbone) in trained and not (is_pooling and strategy.head == "logistic")
         sizes["trained_parameters" if is_trained else "frozen_parameters"] += value.numel()
     return sizes
 

@@ -92,6 +92,8 @@ def volumes_prepared(
         f"the grid is coarser) on a grid around the volume's centre that stands straight in the patient: {slices} "
         f"{plane} slices, {along}, of {size} × {size} pixels, {across}. They were stored as {stored_as}."
     )
+    if any(spacings_mm):
+        text += " What lay beyond the grid was cut off; volumes that lost a part were counted (VOLUME_CUT_OFF)."
     return MethodParagraph(heading="Preparation", text=text)
 
 
@@ -146,11 +148,17 @@ def patients_divided(
 
 
 class VolumesSeen(NamedTuple):
-    """How volumes were brought to a network: the road, slices (or groups) looked at, how kernels got their depth."""
+    """How volumes were brought to a network: the road, slices (or groups) looked at, how kernels got their depth.
+
+    `fixed` are the strategies that trained nothing but a logistic regression, and so no attention; `is_learned` tells
+    whether there were others.
+    """
 
     road: str
     slices: int
     inflation: str
+    fixed: tuple[str, ...] = ()
+    is_learned: bool = True
 
     def in_words(self, weights: str) -> str:
         """Say it, for a network that started from these weights."""
@@ -163,9 +171,7 @@ class VolumesSeen(NamedTuple):
             )
         if self.road == "attention":
             return (
-                f"Of each volume it saw {slices}, one by one; their features were averaged with weights that a gated "
-                "attention learned (multiple-instance learning, arXiv:1802.04712), equal at the start, so that each "
-                "volume has one prediction."
+                f"Of each volume it saw {slices}, one by one; {self._pooled()}, so that each volume has one prediction."
             )
         whole = f"It saw each volume as a whole ({slices}, one grey channel)"
         if weights == "random":
@@ -174,6 +180,16 @@ class VolumesSeen(NamedTuple):
             return f"{whole}, brought to mean 0 and standard deviation 1 over its voxels above the lowest value."
         spread = "the middle slice of its depth" if self.inflation == "centre" else "all slices of its depth evenly"
         return f"{whole}; kernels made for images were given a depth, each put into {spread}."
+
+    def _pooled(self) -> str:
+        if not self.is_learned:
+            return "their features were averaged with equal weights, as no attention was trained"
+        learned = (
+            "their features were averaged with weights that a gated attention learned (multiple-instance learning, "
+            "arXiv:1802.04712), equal at the start"
+        )
+        names = joined([f"“{name}”" for name in self.fixed])
+        return f"{learned} (in the strategy {names} they stayed equal)" if self.fixed else learned
 
 
 def network(

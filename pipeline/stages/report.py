@@ -100,7 +100,10 @@ def _volumes_seen(train: TrainSettings, results: Evaluation) -> methods.VolumesS
     trained = results.strategies[0].training
     if not trained or not trained[0].road:
         return None
-    return methods.VolumesSeen(trained[0].road, trained[0].slices, train.volumes.inflation)
+    names = dict.fromkeys((train.strategy, *train.compare))
+    fixed = tuple(name for name in names if STRATEGIES[name].head == "logistic")
+    is_learned = len(fixed) < len(names)
+    return methods.VolumesSeen(trained[0].road, trained[0].slices, train.volumes.inflation, fixed, is_learned)
 
 
 def _preparation(settings: PreprocessSettings, *, has_volumes: bool) -> MethodParagraph:

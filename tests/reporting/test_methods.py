@@ -55,10 +55,24 @@ def test_the_road_of_volumes_is_told():
     assert "depth" not in told["inflation", "medicalnet"] + told["inflation", "random"]
 
 
+def test_attention_is_said_to_be_learned_only_where_it_was():
+    def told(fixed, *, is_learned):
+        seen = methods.VolumesSeen("attention", 8, "centre", fixed, is_learned=is_learned)
+        return methods.network("resnet18", "imagenet", [("probe", "x")], seen).text
+
+    assert "attention learned" not in told(("probe",), is_learned=False)
+    assert "equal weights, as no attention was trained, so that" in told(("probe",), is_learned=False)
+    assert "(in the strategy “probe” they stayed equal), so that" in told(("probe",), is_learned=True)
+    assert "stayed equal" not in told((), is_learned=True)
+
+
 def test_the_grid_of_volumes_is_told():
     text = methods.volumes_prepared(32, 128, "axial", (5.0, None), scaling="a window", stored_as="uint8").text
     assert "32 axial slices, 5 mm apart, of 128 × 128 pixels" in text
     assert "whole slice to fit" in text
+    assert "beyond the grid was cut off" in text
+    whole = methods.volumes_prepared(32, 128, "axial", (None, None), scaling="a window", stored_as="uint8").text
+    assert "cut off" not in whole
 
 
 def test_whole_sites_are_told_from_patients():

@@ -326,6 +326,20 @@ def test_volumes_are_trained_on_by_every_road(tmp_path, name):
     assert saved.tensors["conv1.weight"].shape == ((64, 1, 3, 7, 7) if name == "inflation" else (64, 3, 7, 7))
 
 
+def test_attention_counts_as_trained_only_where_it_was(tmp_path):
+    inputs, attention = make_volumes(tmp_path), 2 * (512 * 128 + 128) + 128
+    head = 512 * len(CLASSES) + len(CLASSES)
+    counted = {}
+    for name in ("probe", "full"):
+        made = outputs(tmp_path / name)
+        settings = on_road("attention", strategy=name, epochs=1)
+        train(settings=settings, seed=3, classes=CLASSES, fold=0, **inputs, **made)
+        (counted[name],) = read_table(made["training"], TrainingSummary)
+    assert counted["probe"].trained_parameters == head
+    assert counted["full"].trained_parameters == 11_176_512 + head + attention
+    assert counted["probe"].frozen_parameters == 11_176_512 + attention
+
+
 def test_a_network_over_slices_is_a_source_for_images_and_an_inflated_one_is_none(tmp_path):
     volumes, images = make_volumes(tmp_path / "v"), make_inputs(tmp_path / "i")
     for name in ("attention", "inflation"):
