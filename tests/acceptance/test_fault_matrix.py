@@ -235,7 +235,9 @@ CASES = {
     "four time points by acquisition number": right(repeated("AcquisitionNumber", 1, 2, 3, 4), 20, 20, 20, 20),
     "four time points by the order of numbers": right(repeated("StationName", "A", "A", "A", "A"), 20, 20, 20, 20),
     "two echoes": right(repeated("EchoTime", 10, 20), 20, 20),
-    "two orientations": right(several(oblique_ct(), oblique_ct(12, seed=2, axes=other_axes())), 20, 12),
+    "two orientations": right(
+        several(oblique_ct(), oblique_ct(12, seed=2, axes=other_axes())), 20, 12, noted="VOLUME_OTHER_PLANE"
+    ),
     "an aborted last time point": Case(
         several(
             *(oblique_ct(20, seed=seed, TemporalPositionIdentifier=seed) for seed in range(3)),
@@ -268,7 +270,7 @@ CASES = {
         each(FrameOfReferenceUID=lambda index: "1.2.3.5" if index < 10 else "1.2.3.6"), 10, 10
     ),
     "rows and columns swapped": right(changed(list, axes=turn(0, 1)), 20),
-    "coronal": right(changed(list, axes=turn(1, 2, -1)), 20),
+    "coronal": right(changed(list, axes=turn(1, 2, -1)), 20, noted="VOLUME_OTHER_PLANE"),
     "feet first": right(changed(list, step_mm=-STEP), 20),
     "a tilt beyond any gantry": refused(changed(list, step_mm=tilted(60)), "BAD_GEOMETRY"),
     "a stack of two": right(changed(list, count=2), 2),
