@@ -18,7 +18,6 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.seeding import derive_seed
-from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.bank_files import (
     BankManifest,
     Forecast,
@@ -314,17 +313,11 @@ def _measure(order: BankOrder) -> tuple[tuple[int, ...], tuple[int, ...], Foreca
     import torch
 
     images = order.source.plain(np.zeros(1, dtype=np.int64))
-    blocks = BACKBONES[order.backbone].blocks
-    sizes: dict[str, int] = {}
     shape: tuple[int, ...] = ()
     with torch.inference_mode(), order.source.placement.autocast():
         found, maps = features_after_blocks(order.network, order.backbone, images, keep=order.boundary)
         if maps is not None:
             shape = tuple(maps.shape[1:])
-            behind = blocks[blocks.index(order.boundary or "") + 1 :]
-            for boundary in behind:
-                _, later = features_after_blocks(order.network, order.backbone, images, keep=boundary)
-                sizes[boundary] = 2 * later[0].numel() if later is not None else 0
     widths = tuple(one.shape[1] for one in found)
     forecast = Forecast(
         images=len(order.source.pixels),
@@ -332,7 +325,6 @@ def _measure(order: BankOrder) -> tuple[tuple[int, ...], tuple[int, ...], Foreca
         boundary=order.boundary or "",
         map_bytes=2 * int(np.prod(shape)) if shape else 0,
         feature_bytes=4 * sum(widths),
-        later=tuple(sizes.items()),
     )
     return shape, widths, forecast
 

@@ -64,7 +64,6 @@ class Forecast(NamedTuple):
     boundary: str
     map_bytes: int  # of one version of one image
     feature_bytes: int  # of one image
-    later: tuple[tuple[str, int], ...]  # boundaries behind this one with the bytes of one version of one image
 
     @property
     def total(self) -> int:
@@ -76,7 +75,7 @@ class Forecast(NamedTuple):
 
         Examples
         --------
-        >>> Forecast(10_000, 8, "layer4", 100_352, 3840, (("head", 50_176),)).in_words().split(";")[0]
+        >>> Forecast(10_000, 8, "layer4", 100_352, 3840).in_words().split(";")[0]
         '10000 images x (8 views + 1) at the boundary layer4 are 9.1 GB'
         """
         if not self.map_bytes:
@@ -87,12 +86,8 @@ class Forecast(NamedTuple):
             return text
         fewer = self._replace(views=self.views // 2)
         less = [f"{fewer.views} views would be {_in_words(fewer.total)}"] if self.views else []
-        less += [
-            f"the boundary {name} would be {_in_words(self._replace(map_bytes=size).total)}"
-            for name, size in self.later
-            if size < self.map_bytes
-        ]
-        return f"{text}; {', '.join(less)}" if less else text
+        less.append(f"the strategy probe without last_block would take {_in_words(self._replace(map_bytes=0).total)}")
+        return f"{text}; {', '.join(less)}"
 
 
 def require_room(folder: Path, forecast: Forecast, present: int) -> None:

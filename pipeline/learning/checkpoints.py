@@ -5,8 +5,11 @@ starts a job again. Two states are kept, so that a damaged last one costs one ep
 random generator is among them: all randomness comes from seeds named after what they are for.
 """
 
+import errno
 import fcntl
 import json
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,12 +36,27 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any]) -> None:
-    """Write tensors and facts atomically; equal contents give equal bytes."""
+    """Write tensors and facts atomically; equal contents give equal bytes.
+
+    Raises
+    ------
+    ArtefactError
+        If the disk is full or the folder cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in sorted(tensors.items())}
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={_FACTS: json.dumps(facts, sort_keys=True)})
+        try:
+            save_file(plain, temporary, metadata={_FACTS: json.dumps(facts, sort_keys=True)})
+        except SafetensorError as error:
+            # The library has one exception for everything; what the system refused it quotes with its number.
+            found = re.search(r"(.*)\(os error (\d+)\)", str(error))
+            if found is None and "I/O" not in str(error):
+                raise
+            number = int(found[2]) if found else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

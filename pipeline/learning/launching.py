@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -89,12 +90,10 @@ def together(size: int, device: str, follow: Callable[..., None], *arguments: An
         yield ALONE
         return
     _require_devices(size, device)
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     # The processes are on one machine; a name of the host that leads nowhere must not matter.
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+    store = _open_store()
     context = multiprocessing.get_context("spawn")
     followers, is_over = [], threading.Event()
     try:
@@ -134,6 +133,20 @@ def _require_devices(size: int, device: str) -> None:
         what = f"{size} GPUs are asked for, and PyTorch sees {there}"
         remedy = "set train.devices lower, or ask the scheduler for more: --set-resources train:gpu=N"
         raise TrainingError(what, where="train.devices", remedy=remedy)
+
+
+def _open_store() -> Any:
+    """Listen for the others on this machine only; left to itself, a `TCPStore` listens on all of its networks."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    with socket.socket() as listening:
+        listening.bind((_HOST, 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        # The store closes what it is given.
+        return TCPStore(
+            _HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=os.dup(listening.fileno())
+        )
 
 
 def _join(store: Any, number: int, size: int, device: str) -> None:

@@ -60,7 +60,13 @@ class Strategy(NamedTuple):
         return self.head == "gradient" and self.depth is None
 
     def plan(
-        self, blocks: tuple[str, ...], *, epochs: int, unfreeze_every: int = 1, block_rate_factor: float = 1.0
+        self,
+        blocks: tuple[str, ...],
+        *,
+        epochs: int,
+        unfreeze_every: int = 1,
+        block_rate_factor: float = 1.0,
+        is_random: bool = False,
     ) -> tuple[BlockPlan, ...]:
         """Give a plan for each block that is trained within the epochs, from the input to the head.
 
@@ -75,6 +81,8 @@ class Strategy(NamedTuple):
         block_rate_factor
             Learning rate of a block as a share of that of the next one towards the head. From random weights
             all blocks have as much to learn, and the factor is not used.
+        is_random
+            The study has no source, so that every strategy starts from random weights.
 
         References
         ----------
@@ -86,12 +94,13 @@ class Strategy(NamedTuple):
         BlockPlan(name='stem', first_epoch=5, rate=0.25)
         """
         trained = self.trained_blocks(blocks)
+        factor = block_rate_factor if self.uses_source and not is_random else 1.0
         plans = []
         for index, name in enumerate(blocks):
             above = len(blocks) - 1 - index
             first = 1 + above * unfreeze_every if self.is_gradual else 1
             if name in trained and first <= epochs:
-                plans.append(BlockPlan(name, first, block_rate_factor**above if self.uses_source else 1.0))
+                plans.append(BlockPlan(name, first, factor**above))
         return tuple(plans)
 
 

@@ -95,7 +95,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         check_states(data.train_classes, data.validation_classes, study.classes, study.fold)
     else:
         check_classes(data.train_classes, len(study.classes))
-    plan = _plan(strategy, study)
+    plan = _plan(strategy, study, is_random=used.path is None)
     cuts, courses = [], []
     for member in range(_members(strategy, study, used)):
         if member:
@@ -157,13 +157,14 @@ def _members(strategy: Strategy, study: Study, weights: VerifiedWeights) -> int:
     return 1 if strategy.head == "logistic" and weights.path is not None else study.networks
 
 
-def _plan(strategy: Strategy, study: Study) -> tuple[BlockPlan, ...]:
+def _plan(strategy: Strategy, study: Study, *, is_random: bool) -> tuple[BlockPlan, ...]:
     blocks, recipe = BACKBONES[study.backbone].blocks, study.recipe
     plan = strategy.plan(
         blocks,
         epochs=recipe.epochs,
         unfreeze_every=recipe.unfreeze_every,
         block_rate_factor=recipe.block_rate_factor,
+        is_random=is_random,
     )
     closed = [block for block in blocks if block in strategy.trained_blocks(blocks) - {one.name for one in plan}]
     if closed:

@@ -183,10 +183,10 @@ def test_too_small_a_disk_is_told_before_the_first_batch(tmp_path, monkeypatch):
 
 
 def test_the_forecast_says_what_would_take_less():
-    words = Forecast(10_000, 8, "layer4", 100_352, 4096, (("head", 50_176),)).in_words()
+    words = Forecast(10_000, 8, "layer4", 100_352, 4096).in_words()
     assert "10000 images x (8 views + 1) at the boundary layer4 are 9.1 GB" in words
     assert "4 views would be 5.1 GB" in words
-    assert "the boundary head would be 4.6 GB" in words
+    assert "the strategy probe without last_block would take 41.0 MB" in words
 
 
 def test_the_forecast_is_what_the_files_take(tmp_path, capfd):

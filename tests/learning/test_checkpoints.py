@@ -1,9 +1,10 @@
 import multiprocessing
+import resource
 
 import pytest
 import torch
 
-from pipeline.core.errors import TrainingError
+from pipeline.core.errors import ArtefactError, TrainingError
 from pipeline.learning import checkpoints
 from pipeline.learning.checkpoints import StateFolder, locked, read_checkpoint, write_checkpoint
 
@@ -92,3 +93,42 @@ def test_leftovers_of_another_training_do_not_push_out_the_own_state(tmp_path):
         states.save(epoch, tensors(epoch), {"epoch": epoch})
         assert states.latest().facts["epoch"] == epoch
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def _save_with_little_room(folder, line):
+    """Leave room for the facts and not for the tensors; a file beyond the limit is refused as by a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    try:
+        StateFolder(folder, "key").save(2, {"a": torch.zeros(100_000)}, {"epoch": 2})
+    except ArtefactError as error:
+        line.send((error.what, error.where, error.remedy))
+    except Exception as error:  # noqa: BLE001  whatever it is, the test is to show it
+        line.send((type(error).__name__, str(error), ""))
+
+
+def test_a_state_that_the_disk_cannot_hold_is_an_error_for_people_and_the_one_before_stays(tmp_path):
+    StateFolder(tmp_path, "key").save(1, tensors(1.0), {"epoch": 1})
+    context = multiprocessing.get_context("forkserver")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_save_with_little_room, args=(tmp_path, there))
+    process.start()
+    there.close()
+    what, where, remedy = here.recv()
+    process.join()
+    assert what == "cannot write (File too large)"
+    assert where.endswith("epoch-00002.safetensors")
+    assert "free disk space" in remedy
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001.safetensors"]
+    assert StateFolder(tmp_path, "key").latest().facts["epoch"] == 1
+
+
+def test_what_is_no_fault_of_the_disk_stays_a_fault_of_the_program(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    def refuse(*_, **__):
+        raise safetensors.SafetensorError("Error while serializing: invalid header")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", refuse)
+    with pytest.raises(safetensors.SafetensorError):
+        write_checkpoint(tmp_path / "c.safetensors", tensors(1.0), {})
+    assert not list(tmp_path.iterdir())

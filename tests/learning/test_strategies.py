@@ -65,4 +65,8 @@ def test_rates_fall_from_the_head_to_the_stem_unless_the_start_is_random():
     assert rates == [0.25, 0.5, 1.0]
     assert {one.rate for one in STRATEGIES["scratch"].plan(blocks, epochs=1, block_rate_factor=0.5)} == {1.0}
     assert {one.rate for one in STRATEGIES["full"].plan(blocks, epochs=1)} == {1.0}
+    plans = [
+        STRATEGIES[name].plan(blocks, epochs=3, block_rate_factor=0.5, is_random=True) for name in ("full", "gradual")
+    ]
+    assert {one.rate for plan in plans for one in plan} == {1.0}
     assert STRATEGIES["probe"].plan(blocks, epochs=1) == ()

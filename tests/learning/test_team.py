@@ -28,10 +28,19 @@ from tests.learning.tiny_team import (
     spread,
     start_together,
     stumble,
+    tell_addresses,
 )
 
 pytestmark = pytest.mark.slow
 PATIENCE = 120.0
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the kernel does not tell who listens where")
+def test_nothing_listens_beyond_this_machine():
+    with together(2, "cpu", tell_addresses) as team:
+        found = tell_addresses(team)
+    assert found[0], "the first process does not listen at all"
+    assert {address for one in found for address in one} == {"0100007F"}  # 127.0.0.1
 
 
 def test_one_alone_starts_nothing():
