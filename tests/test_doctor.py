@@ -71,6 +71,7 @@ def test_what_is_missing_is_told_with_a_remedy(place, capfd):
 def test_a_checkpoint_of_another_study_is_found(place, capfd):
     facts = {
         "backbone": "resnet18",
+        "head_blocks": ["layer4"],
         "classes": ["a", "b"],
         "weights_source": "random",
         "weights_sha256": "",

@@ -49,7 +49,7 @@ def test_a_volume_study_from_its_slices_to_its_report(tmp_path):
     )
     done = run(tmp_path, settings)
     assert done.returncode != 0
-    assert "set fewer folds" in done.stdout + done.stderr
+    assert "set split.folds to at most" in done.stdout + done.stderr
     images = read_table(tmp_path / "results/small/images.tsv", Image)
     assert sum(bool(image.volume_file) for image in images) >= 10
     assert public_leaks(tmp_path, manifest(tmp_path)) == []
