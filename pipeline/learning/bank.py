@@ -4,6 +4,7 @@ One pass over the plain images gives the pooled features after every block and, 
 blocks, the maps at its freeze boundary; one more pass for each view gives the maps of that augmented version.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from pipeline.learning.bank_files import (
 from pipeline.learning.batches import PixelSource, plain_batches
 from pipeline.learning.blocks import feature_blocks, features_after_blocks, lower
 from pipeline.learning.devices import Placement
+from pipeline.learning.pieces import pieces_of
 from pipeline.learning.transfer import network_on_device
 from pipeline.learning.weights import VerifiedWeights
 
@@ -97,6 +99,10 @@ class BankOrder:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
+    def place(self, folder: Path) -> Path:
+        """Give this bank's own folder below that of all banks of a study."""
+        return folder / self.key()[:16]
+
 
 def setting_of(source: PixelSource, seed: int, views: int) -> str:
     """Write down how images are prepared for a bank; a study whose own setting reads otherwise cannot use it."""
@@ -129,7 +135,7 @@ def fill_bank(order: BankOrder, folder: Path, *, shard_images: int | None = None
         If the disk cannot hold it, or activations exceed the range of float16.
     """
     key = order.key()
-    place = folder / key[:16]
+    place = order.place(folder)
     place.mkdir(parents=True, exist_ok=True)
     images = len(order.source.pixels)
     network_on_device(order.network, order.source.placement.device)
@@ -337,18 +343,21 @@ def _compute(order: BankOrder, rows: np.ndarray, shape: tuple[int, ...]) -> tupl
     features: list[np.ndarray] = []
     source = order.source
     cut = lower(order.network, order.backbone, order.boundary) if order.boundary else None
-    with torch.inference_mode(), source.placement.autocast():
-        for batch in plain_batches(rows, max(1, BATCH // source.looks)):
-            images = source.plain(batch)
-            found, maps = features_after_blocks(order.network, order.backbone, images, keep=order.boundary)
-            features.append(torch.cat(found, dim=1).float().cpu().numpy())
-            if stored is None or cut is None or maps is None:
-                continue
-            place = batch - rows[0]
+
+    def compute(batch: np.ndarray, piece: slice) -> None:
+        part = batch[piece]
+        found, maps = features_after_blocks(order.network, order.backbone, source.plain(part), keep=order.boundary)
+        place = part - rows[0]
+        if stored is not None and cut is not None and maps is not None:
             stored[place, 0] = _as_float16(maps)
             for view in range(1, order.stored_views + 1):
-                pictures = [view_of(source, row, view, order.seed) for row in batch.tolist()]
+                pictures = [view_of(source, row, view, order.seed) for row in part.tolist()]
                 stored[place, view] = _as_float16(cut(torch.cat(pictures)))
+        features.append(torch.cat(found, dim=1).float().cpu().numpy())
+
+    with torch.inference_mode(), source.placement.autocast():
+        for batch in plain_batches(rows, max(1, BATCH // source.looks)):
+            pieces_of(order.network).over(len(batch), functools.partial(compute, batch))
     return stored, np.concatenate(features)
 
 

@@ -254,7 +254,8 @@ def _forecast(run: Run, data: FoldData, recipe: Recipe, task: Task) -> None:
     placement, rows = data.inputs.placement, data.train_rows
     example = data.inputs.plain(np.resize(rows, 2))
     found = forecast(run.network, example, placement, is_averaged=run.average is not None)
-    announce(found, -(-min(recipe.batch_size, len(rows)) // (run.pieces * run.team.size)), placement)
+    largest = max(map(len, shuffled_batches(rows, recipe.batch_size, 0)))  # may be larger than asked for
+    announce(found, -(-largest // (run.pieces * run.team.size)), placement)
 
 
 def _is_finished(run: Run, recipe: Recipe, task: Task) -> bool:

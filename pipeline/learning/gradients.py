@@ -7,6 +7,7 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
 from pipeline.learning.criteria import AnyCriterion
 from pipeline.learning.devices import Placement
+from pipeline.learning.pieces import empty_cache, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,10 +69,10 @@ def differentiate(
             loss = _add_up(forward or network, images, truth, criterion, placement, pieces, weight)
             return Differentiated(loss, pieces)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Beyond the except clause, because the exception holds the tensors of the failed pass.
-        pieces = _twice(pieces, len(images), smallest, placement)
+        pieces = _twice(pieces, len(images), smallest)
 
 
 def _add_up(
@@ -102,21 +103,11 @@ def _add_up(
     return total
 
 
-def _twice(pieces: int, images: int, smallest: int, placement: Placement) -> int:
+def _twice(pieces: int, images: int, smallest: int) -> int:
     if images // (2 * pieces) < smallest:
         what = f"out of memory with {images // pieces} images at a time"
         remedy = "choose a smaller preprocess.size or train.backbone, or fewer trained blocks"
         raise TrainingError(what, where="train.batch_size", remedy=remedy)
-    if placement.device == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
+    empty_cache()
     say(f"out of memory: batches of {images} go on in {2 * pieces} pieces; a step still counts all their images")
     return 2 * pieces
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell a lack of memory from other faults; the processor's allocator has no exception of its own."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

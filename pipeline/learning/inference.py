@@ -17,6 +17,7 @@ from pipeline.learning.devices import Placement
 from pipeline.learning.feeding import feed
 from pipeline.learning.findings import joined_probabilities
 from pipeline.learning.interruption import end_if_asked
+from pipeline.learning.pieces import pieces_of
 from pipeline.learning.team import Team
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def predict_logits(
     ------
     TrainingInterruptedError
         If the process was asked to end.
+    TrainingError
+        If not even one image fits into memory; batches that do not are divided.
     """
     import torch
 
@@ -106,7 +109,12 @@ def _pooled(network: "nn.Module", inputs: Inputs, rows: np.ndarray, seed: int | 
     seeds = None if seed is None else [derive_seed(seed, index) for index in range(len(batches))]
     for taken in feed(inputs, batches, seeds):
         end_if_asked()
-        yield _pool(network, taken, inputs.placement)
+        yield from _pool_pieces(network, taken, inputs.placement)
+
+
+def _pool_pieces(network: "nn.Module", images: "Tensor", placement: Placement) -> "list[Tensor]":
+    """Run the network on a batch, in pieces where it does not fit into memory."""
+    return pieces_of(network).over(len(images), lambda part: _pool(network, images[part], placement))
 
 
 def _pool(network: "nn.Module", images: "Tensor", placement: Placement) -> "Tensor":

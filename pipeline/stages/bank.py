@@ -61,11 +61,11 @@ def bank(
         threads=threads,
     )
     with locked(state):
-        filled = fill_bank(order, state)
-        for other in state.iterdir():
-            if other.is_dir() and other != Path(filled.folder):
+        for other in state.iterdir():  # first, because the new one may need their room; they are never used again
+            if other.is_dir() and other != order.place(state):
                 shutil.rmtree(other)
                 say("bank: removed the bank of earlier settings")
+        filled = fill_bank(order, state)
     write_document(manifest, filled)
 
 

@@ -1,6 +1,7 @@
 """The stage: one bank for all folds; strategies with it predict what they predict without it."""
 
 import dataclasses
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.errors import ArtefactError, TrainingError
 from pipeline.core.records import Prediction
+from pipeline.learning import bank_files
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.bank_files import BankManifest
@@ -145,6 +147,22 @@ def test_banks_of_earlier_settings_are_removed_and_equal_ones_used(tmp_path, cap
     assert second.key != first.key
     folders = [path.name for path in (tmp_path / "state" / "bank").iterdir() if path.is_dir()]
     assert folders == [second.key[:16]]
+
+
+def test_banks_of_earlier_settings_make_room_before_the_new_one_is_filled(tmp_path, monkeypatch):
+    """As on a disk that holds one bank and not two."""
+    inputs, chosen = make_inputs(tmp_path), settings(tmp_path)
+    state = tmp_path / "state" / "bank"
+    usage = namedtuple("usage", "total used free")
+
+    def one_bank(_folder):
+        used = sum(path.stat().st_size for path in state.rglob("*") if path.is_file())
+        return usage(room, used, max(0, room - used))
+
+    room = fill(tmp_path, inputs, chosen).bytes + 10_000
+    monkeypatch.setattr(bank_files.shutil, "disk_usage", one_bank)
+    second = fill(tmp_path, inputs, chosen, views=1)
+    assert [path.name for path in state.iterdir() if path.is_dir()] == [second.key[:16]]
 
 
 def test_training_without_its_bank_is_a_clear_error(tmp_path):
