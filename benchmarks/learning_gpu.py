@@ -16,19 +16,16 @@ import argparse
 import copy
 import datetime as dt
 import json
-import shutil
-import subprocess
 import tempfile
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from gpu_measures import Measured, last_measured, observed, table, target
 
 from pipeline.learning import finetuning
 from pipeline.learning.augmentation import Augmentation
@@ -55,24 +52,6 @@ WANTED_OF_CEILING = 0.9
 # Processor in float32 against GPU, where convolutions multiply 11 significant bits (TF32), or 8 (bfloat16).
 MOST_APART = {"float32": 0.02, "bfloat16": 0.1}  # the largest difference of logits as a share of their spread
 MOST_AREA_APART = 0.01
-
-
-@dataclass
-class Measured:
-    """What was measured of one way: images per second of each round, and the GPU meanwhile."""
-
-    speeds: list[float] = field(default_factory=list)
-    utilisation: list[float] = field(default_factory=list)
-    peak_mib: float = 0.0
-
-    def facts(self) -> dict[str, float | None]:
-        """Give the medians."""
-        busy = float(np.median(self.utilisation)) if self.utilisation else None
-        return {
-            "images_per_second": round(float(np.median(self.speeds)), 1),
-            "utilisation_percent": busy,
-            "peak_mib": round(self.peak_mib),
-        }
 
 
 @dataclass(frozen=True)
@@ -119,7 +98,7 @@ def main() -> None:
     """Measure, print a table and a line for each target, and record the numbers."""
     options = _options()
     if options.device == "cuda" and not torch.cuda.is_available():
-        _last_measured(options.record)
+        last_measured(options.record)
         return
     placement = choose_placement(options.device, options.precision, options.threads)
     facts: dict[str, object] = {
@@ -167,20 +146,6 @@ def _options() -> argparse.Namespace:
     if options.record is None and options.device == "cuda":
         options.record = RECORD
     return options
-
-
-def _last_measured(record: Path) -> None:
-    print("no GPU here: nothing is measured")
-    if not record.is_file():
-        print("last measured: never measured")
-        return
-    facts = json.loads(record.read_text(encoding="utf-8"))
-    print(f"last measured: {facts['date']} on {facts['device']}, torch {facts['torch']}, {facts['precision']}")
-    for name, ways in facts.items():
-        if isinstance(ways, dict):
-            _table(name, ways)
-    for one in facts["targets"]:
-        print("last measured: {name} {measured}, wanted >={wanted}: {verdict}".format(**one))
 
 
 def _pictures(count: int, size: int, work: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -233,20 +198,20 @@ def _measure(setting: Setting, backbone: str, targets: list[dict[str, object]], 
         first[way] = time.perf_counter() - began
     for _ in range(setting.rounds):
         for way, run in ways.items():
-            with _observed(setting, found[way]):
+            with observed(setting.placement.device, found[way]):
                 began = time.perf_counter()
                 count = run()
                 _wait(setting)
                 found[way].speeds.append(count / (time.perf_counter() - began))
     facts: dict[str, object] = {way: one.facts() for way, one in found.items()}
-    _table(backbone, facts)
+    table(backbone, facts)
     speed = {way: float(np.median(one.speeds)) for way, one in found.items()}
-    _target(targets, f"{backbone}_to_ceiling", speed["ours"] / speed["ceiling"], WANTED_OF_CEILING)
-    _target(targets, f"{backbone}_read_ahead_to_ceiling", speed["ours, read ahead"] / speed["ceiling"], 0.9)
-    _target(targets, f"{backbone}_to_monai", speed["ours"] / speed["MONAI"], 1.2)
+    target(targets, f"{backbone}_to_ceiling", speed["ours"] / speed["ceiling"], WANTED_OF_CEILING)
+    target(targets, f"{backbone}_read_ahead_to_ceiling", speed["ours, read ahead"] / speed["ceiling"], 0.9)
+    target(targets, f"{backbone}_to_monai", speed["ours"] / speed["MONAI"], 1.2)
     if not lack:
         ratio = speed["ours, compiled"] / speed["ceiling, compiled"]
-        _target(targets, f"{backbone}_compiled_to_ceiling", ratio, WANTED_OF_CEILING)
+        target(targets, f"{backbone}_compiled_to_ceiling", ratio, WANTED_OF_CEILING)
         facts["compiling"] = _gain(setting, first, speed)
         print(f"{backbone} compiling: {facts['compiling']}")
     facts["scores"] = _agreement(setting, backbone, network, targets)
@@ -404,9 +369,9 @@ def _agreement(setting: Setting, backbone: str, start: torch.nn.Module, targets:
         logits = predict_logits(network, replace(source, placement=there), data.validation_rows)
         apart = float(np.abs(logits - expected).max()) / spread
         areas[precision] = roc_auc_score(data.validation_classes, logits[:, 1] - logits[:, 0])
-        _target(targets, f"{backbone}_{precision}_logits_agree", 1 - apart, 1 - most)
+        target(targets, f"{backbone}_{precision}_logits_agree", 1 - apart, 1 - most)
         area_apart = abs(areas[precision] - areas["processor"])
-        _target(targets, f"{backbone}_{precision}_auroc_agrees", 1 - area_apart, 1 - MOST_AREA_APART)
+        target(targets, f"{backbone}_{precision}_auroc_agrees", 1 - area_apart, 1 - MOST_AREA_APART)
     facts["auroc"] = {way: round(float(area), 4) for way, area in areas.items()}
     print(f"{backbone} whole training with judgement and states: {facts}")
     return facts
@@ -415,62 +380,6 @@ def _agreement(setting: Setting, backbone: str, start: torch.nn.Module, targets:
 def _wait(setting: Setting) -> None:
     if setting.placement.device == "cuda":
         torch.cuda.synchronize()
-
-
-@contextmanager
-def _observed(setting: Setting, found: Measured) -> Iterator[None]:
-    """Note utilisation and peak memory of the GPU during the block."""
-    if setting.placement.device != "cuda":
-        yield
-        return
-    torch.cuda.reset_peak_memory_stats()
-    is_over = threading.Event()
-    watch = threading.Thread(target=_poll, args=(found.utilisation, is_over))
-    watch.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        watch.join()
-        found.peak_mib = max(found.peak_mib, torch.cuda.max_memory_allocated() / 1024**2)
-
-
-def _poll(found: list[float], is_over: threading.Event) -> None:
-    while not is_over.wait(0.1):
-        now = _utilisation()
-        if now is None:
-            return
-        found.append(now)
-
-
-def _utilisation() -> float | None:
-    """Percent of the time in which a kernel ran, by NVML or nvidia-smi; None if neither answers."""
-    try:
-        return float(torch.cuda.utilization())
-    except Exception:  # noqa: BLE001  without NVML's package, or where the driver does not tell
-        program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    asked = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10)
-        return float(answer.stdout.split()[0])
-    except (subprocess.SubprocessError, ValueError, IndexError, OSError):
-        return None
-
-
-def _table(name: str, ways: dict) -> None:
-    print(f"\n{name:<22} {'images/s':>10} {'GPU busy':>9} {'peak MiB':>9}")
-    for way, facts in ways.items():
-        if "images_per_second" in facts:
-            busy = facts["utilisation_percent"]
-            shown = "unknown" if busy is None else f"{busy:.0f} %"
-            print(f"{way:<22} {facts['images_per_second']:>10.1f} {shown:>9} {facts['peak_mib']:>9.0f}")
-
-
-def _target(targets: list[dict[str, object]], name: str, measured: float, wanted: float) -> None:
-    verdict = "ok" if measured >= wanted else "short"
-    targets.append({"name": f"gpu_{name}", "measured": round(measured, 4), "wanted": wanted, "verdict": verdict})
 
 
 if __name__ == "__main__":

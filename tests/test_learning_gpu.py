@@ -12,10 +12,11 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "learning_gpu.py"
 
 
 @pytest.fixture
-def benchmark():
+def benchmark(monkeypatch):
     import torch
 
     before = torch.get_num_threads()
+    monkeypatch.syspath_prepend(SCRIPT.parent)  # as when it is run
     found = importlib.util.spec_from_file_location("learning_gpu", SCRIPT)
     module = importlib.util.module_from_spec(found)
     sys.modules["learning_gpu"] = module
@@ -64,11 +65,13 @@ def test_without_numbers_it_says_never_measured(benchmark, monkeypatch, tmp_path
 
 @pytest.mark.slow
 def test_utilisation_that_cannot_be_read_is_unknown(benchmark, monkeypatch, capsys):
+    import gpu_measures
+
     def refuse():
         raise ModuleNotFoundError("pynvml")
 
     monkeypatch.setattr(benchmark.torch.cuda, "utilization", refuse)
-    monkeypatch.setattr(benchmark.shutil, "which", lambda name: None)
-    assert benchmark._utilisation() is None
-    benchmark._table("x", {"ours": benchmark.Measured([1.0]).facts()})
+    monkeypatch.setattr(gpu_measures.shutil, "which", lambda name: None)
+    assert gpu_measures._utilisation() is None
+    gpu_measures.table("x", {"ours": gpu_measures.Measured([1.0]).facts()})
     assert "unknown" in capsys.readouterr().out
