@@ -253,7 +253,9 @@ class BankInputs:
 
 
 class LowerInputs:
-    """The same maps computed afresh at every call: what a strategy uses without a bank.
+    """The same maps computed afresh at every call: what a bank is held against in tests.
+
+    Strategies do not use it. Without a bank they train the whole network, on images changed anew in every epoch.
 
     Parameters
     ----------

@@ -6,22 +6,27 @@ import time
 import numpy as np
 import pytest
 
+from pipeline.core.artefacts import read_document, write_document
 from pipeline.learning import interruption
+from pipeline.learning.bank_files import BankManifest
 from pipeline.learning.checkpoints import read_checkpoint
 from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, interruptible, is_asked_to_end
-from pipeline.learning.strategies import STRATEGIES
-from tests.learning.tiny_study import kill, start, write_source
+from pipeline.learning.strategies import STRATEGIES, banked
+from tests.learning.tiny_study import fill_tiny, kill, start, train_tiny, write_source
 
 pytestmark = pytest.mark.slow
-KILLS = 4  # of each strategy: 20 in all
+KILLS = int(os.environ.get("IMAGING_TRANSFER_TEST_KILLS", "4"))  # of each strategy: 20 in all, if none are asked for
 PATIENCE = 60.0  # seconds for what takes less than one on a machine of its own
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Train every strategy without interruption; give the source of weights and the folders."""
+    """Fill the bank and train every strategy without interruption; give the source of weights and the folders."""
     folder = tmp_path_factory.mktemp("whole")
     write_source(folder / "source.pth")
+    process = start(fill_tiny, folder / "source.pth", folder / "bank.json")
+    process.join()
+    assert process.exitcode == 0
     for name in STRATEGIES:
         process = begin(name, folder, folder / name)
         began = time.monotonic()
@@ -40,7 +45,7 @@ def wait_for(condition, process):
 
 def begin(name, whole, folder):
     (folder / "begun").unlink(missing_ok=True)
-    process = start(name, whole / "source.pth", folder)
+    process = start(train_tiny, name, whole / "source.pth", folder, whole / "bank.json")
     wait_for((folder / "begun").exists, process)
     return process
 
@@ -68,6 +73,30 @@ def test_killed_at_random_moments_the_results_have_the_same_bytes(whole, tmp_pat
     final.join()
     assert final.exitcode == 0
     assert_equal_bytes(whole, folder, name)
+
+
+def test_a_probe_chooses_among_the_blocks_of_the_bank(whole):
+    assert "probe: features after" in (whole / "probe" / "log.txt").read_text()
+    for name in STRATEGIES:
+        blocks = read_checkpoint(whole / name / "result.safetensors").facts["head_blocks"]
+        assert (blocks == ["layer4"]) == (name != "probe")  # here others tell the bars apart better
+
+
+@pytest.mark.parametrize("name", banked(STRATEGIES, is_random=False))
+def test_strategies_from_a_source_read_the_bank(whole, tmp_path, name):
+    """Without one of its files they stop, so that what the kills of these strategies test is training from a bank."""
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    shutil.copy(whole / "source.pth", folder)
+    manifest = read_document(whole / "bank.json", BankManifest)
+    shutil.copytree(manifest.folder, folder / "bank")
+    for path in (folder / "bank").glob(f"{'features' if name == 'probe' else 'maps'}-00000008.npy"):
+        path.unlink()
+    write_document(folder / "bank.json", manifest.model_copy(update={"folder": str(folder / "bank")}))
+    process = begin(name, folder, tmp_path / name)
+    process.join()
+    assert process.exitcode == 2
+    assert "the bank" in (tmp_path / name / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -14,18 +15,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.core.errors import TrainingError
+from pipeline.core.artefacts import read_document, write_document
+from pipeline.core.errors import PipelineError
 from pipeline.core.records import FoldRole
 from pipeline.learning import checkpoints
 from pipeline.learning.augmentation import Augmentation
 from pipeline.learning.backbones import BACKBONES
+from pipeline.learning.bank import BankOrder, fill_bank
+from pipeline.learning.bank_files import BankManifest
+from pipeline.learning.batches import PixelSource
 from pipeline.learning.checkpoints import write_checkpoint
 from pipeline.learning.devices import choose_placement
 from pipeline.learning.interruption import interruptible
 from pipeline.learning.recipes import Recipe
+from pipeline.learning.roads import network_for
 from pipeline.learning.training import Study, train_strategy
 from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import RANDOM, WeightsChoice, verify
+from pipeline.learning.weights import RANDOM, VerifiedWeights, WeightsChoice, verify
 
 CLASSES = ("normal", "lesion")
 CHANGES = Augmentation(
@@ -46,10 +52,12 @@ RECIPE = Recipe(
 
 
 def build_tiny(classes: int) -> nn.Module:
-    """Make a network with the names of a ResNet's blocks."""
+    """Make a network with the names of a ResNet's modules, in the order of its forward pass."""
     network = nn.Sequential()
     network.add_module("conv1", nn.Conv2d(3, 6, 3, stride=2, padding=1))
     network.add_module("bn1", nn.BatchNorm2d(6))
+    network.add_module("act", nn.ReLU())
+    network.add_module("maxpool", nn.MaxPool2d(3, stride=2, padding=1))
     for number in range(1, 5):
         network.add_module(f"layer{number}", nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()))
     network.add_module("avgpool", nn.AdaptiveAvgPool2d(1))
@@ -101,34 +109,66 @@ def write_source(path: Path) -> None:
     torch.save(state, path)
 
 
-def train_tiny(name: str, source: Path, folder: Path) -> None:
-    """Train a strategy and write its networks and predictions; a state is saved after every step."""
+def use_tiny() -> None:
+    """Put the network in the place of a backbone, in this process."""
     BACKBONES["resnet18"] = BACKBONES["resnet18"]._replace(build=build_tiny, features=6)
+
+
+def verify_source(path: Path) -> VerifiedWeights:
+    """Give the weights of a file."""
+    return verify(WeightsChoice(source="file", backbone="resnet18", file=path, sha256=file_digest(path)))
+
+
+def fill_tiny(source: Path, manifest: Path) -> None:
+    """Fill the bank of the study as the stage does, in shards of 8 images, for `probe` and `last_block`."""
+    use_tiny()
+    study, weights = make_study(), verify_source(source)
+    order = BankOrder(
+        network=network_for(None, "resnet18", weights, 2, seed=7, head_seed=7),
+        backbone="resnet18",
+        source=PixelSource(study.pixels, weights.normalisation, study.placement, CHANGES),
+        weights=weights,
+        pixels_sha256=study.pixels_sha256,
+        boundary="layer4",
+        views=3,
+        seed=study.seed,
+        code="c",
+    )
+    write_document(manifest, fill_bank(order, manifest.parent / "bank", shard_images=8))
+
+
+def train_tiny(name: str, source: Path, folder: Path, manifest: Path | None = None) -> None:
+    """Train a strategy and write its networks and predictions; a state is saved after every step.
+
+    With the manifest of a bank, the strategies that a bank serves read it, as they do in a study.
+    """
+    use_tiny()
     checkpoints.SECONDS_BETWEEN_STATES = 0.0
-    weights = RANDOM
-    if name != "scratch":
-        weights = verify(WeightsChoice(source="file", backbone="resnet18", file=source, sha256=file_digest(source)))
+    weights = RANDOM if name == "scratch" else verify_source(source)
+    bank = read_document(manifest, BankManifest) if manifest else None
     folder.mkdir(exist_ok=True)
     with (folder / "log.txt").open("a") as log, interruptible():
         sys.stderr = log
         (folder / "begun").touch()
         try:
-            outcome = train_strategy(name, make_study(state_minutes=1e-6), weights, folder / "states")
-        except TrainingError as error:
+            outcome = train_strategy(name, make_study(state_minutes=1e-6, bank=bank), weights, folder / "states")
+        except PipelineError as error:
             log.write(f"{error}\n")
             sys.exit(2)
     tensors = {"logits": torch.tensor([row.logits for row in outcome.predictions], dtype=torch.float64)}
     for number, network in enumerate(outcome.networks):
         tensors |= {f"{number}/{key}": value for key, value in network.state_dict().items()}
     losses = [[log.train_loss, log.validation_loss] for log in outcome.history]
-    write_checkpoint(folder / "result.safetensors", tensors, {"losses": losses})
+    write_checkpoint(
+        folder / "result.safetensors", tensors, {"losses": losses, "head_blocks": outcome.summary.head_blocks}
+    )
 
 
-def start(name: str, source: Path, folder: Path) -> ForkServerProcess:
-    """Train in a process of its own."""
+def start(work: Callable[..., None], *values: object) -> ForkServerProcess:
+    """Fill a bank or train in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.learning.tiny_study", "scipy.optimize", "sklearn.linear_model"])
-    process = context.Process(target=train_tiny, args=(name, source, folder))
+    process = context.Process(target=work, args=values)
     process.start()
     return process
 
