@@ -33,7 +33,7 @@ class BoundaryScore(Record):
     fold: int
     features: int
     inverse_penalty: float
-    validation_loss: float  # in nats, weighted by class
+    validation_loss: float  # in nats, weighted by class if train.balance_classes is set
     patient_auroc: float | None  # on the test part; macro one against the rest for more than two classes
     note: str = ""
 
@@ -57,8 +57,10 @@ def sweep_boundaries(config: Path, *, output: Path | None = None, threads: int =
     features = features_of_blocks(fill_bank(order, results / "state" / "sweep"))
     roles = read_table(results / "folds.tsv", FoldRole)
     scores: list[BoundaryScore] = []
+    balance = study.train.balance_classes
     for fold in sorted({role.fold for role in roles}):
-        scores += score_fold(features, [role for role in roles if role.fold == fold], study.label.classes)
+        of_fold = [role for role in roles if role.fold == fold]
+        scores += score_fold(features, of_fold, study.label.classes, balance=balance)
     target = output or results / "freeze_sweep.tsv"
     write_table(target, BoundaryScore, scores)
     say(f"freeze_sweep: {target}")
@@ -67,12 +69,15 @@ def sweep_boundaries(config: Path, *, output: Path | None = None, threads: int =
 
 
 def score_fold(
-    features: dict[str, np.ndarray], roles: Sequence[FoldRole], classes: tuple[str, ...]
+    features: dict[str, np.ndarray], roles: Sequence[FoldRole], classes: tuple[str, ...], *, balance: bool
 ) -> list[BoundaryScore]:
-    """Score every candidate in one fold, and what the validation part would have chosen."""
+    """Score every candidate in one fold, and what the validation part would have chosen.
+
+    With `balance`, classes are weighted as training weights them if `train.balance_classes` is set.
+    """
     rows = {part: np.array([role.row for role in roles if role.role == part]) for part in ("train", "validation")}
     truth = {part: np.array([classes.index(r.label) for r in roles if r.role == part]) for part in rows}
-    weights = class_weights(truth["train"], len(classes), balance=True)
+    weights = class_weights(truth["train"], len(classes), balance=balance)
     data = ProbeData(rows["train"], truth["train"], rows["validation"], truth["validation"], weights)
     test = [role for role in roles if role.role == "test"]
     probes = [(" + ".join(blocks), probe_at(features, blocks, data)) for blocks in candidates(list(features))]

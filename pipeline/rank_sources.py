@@ -1,7 +1,11 @@
-"""Which source to start from: estimates from features alone, never without their agreement with fine-tunings."""
+"""Which source to start from: estimates from features alone, never without their agreement with fine-tunings.
+
+In each fold a source is scored on the images for training and validation, never on those for testing.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,10 +26,11 @@ FEWEST = 3  # sources, for a rank agreement
 
 
 class SourceScore(Record):
-    """What is estimated of a source without fine-tuning, and the AUROC that fine-tuning gave, if it was run."""
+    """What one fold without its test part tells of a source, and the AUROC that fine-tuning gave, if it was run."""
 
     source: str
-    images: int
+    fold: int
+    images: int  # for training and validation
     logme: float
     nleep: float
     neighbour_auroc: float | None
@@ -60,10 +65,7 @@ def rank_sources(
     require_classes(study, "rank_sources")
     results = Path("results") / study.study
     measured = dict(_measured(fine_tuned))
-    roles = list({role.row: role for role in read_table(results / "folds.tsv", FoldRole)}.values())
-    rows = np.array([role.row for role in roles])
-    truth = np.array([study.label.classes.index(role.label) for role in roles])
-    groups = np.array([role.group for role in roles])
+    roles = read_table(results / "folds.tsv", FoldRole)
     scores: list[SourceScore] = []
     for name, train in _choices(study.train, sources):
         try:
@@ -72,31 +74,90 @@ def rank_sources(
             say(f"rank_sources: {name} is left out: {error}")
             continue
         bank = fill_bank(order, results / "state" / "sweep")
-        features = features_of_blocks(bank)[bank.blocks[-1]][rows].astype(np.float64)
-        scores.append(
-            SourceScore(
-                source=name,
-                images=len(rows),
-                logme=logme(features, truth),
-                nleep=nleep(features, truth, seed=study.seed),
-                neighbour_auroc=neighbour_auroc(features, truth, groups, seed=study.seed),
-                probe_auroc=probe_auroc(features, truth, groups, seed=study.seed),
-                fine_tuned_auroc=measured.get(name),
+        features = features_of_blocks(bank)[bank.blocks[-1]]
+        scores += [
+            score_source(
+                name, features, of_fold, study.label.classes, seed=study.seed, fine_tuned_auroc=measured.get(name)
             )
-        )
+            for of_fold in _folds(roles)
+        ]
     write_table(output or results / "sources.tsv", SourceScore, scores)
     for line in in_words(scores):
         say(line)
 
 
+def score_source(
+    name: str,
+    features: np.ndarray,
+    roles: Sequence[FoldRole],
+    classes: tuple[str, ...],
+    *,
+    seed: int,
+    fine_tuned_auroc: float | None = None,
+) -> SourceScore:
+    """Score a source in one fold on the images for training and validation; those for testing are not looked at.
+
+    Parameters
+    ----------
+    features
+        Of all images, shape (images, features).
+    roles
+        Of one fold.
+    """
+    seen = [role for role in roles if role.role != "test"]
+    truth = np.array([classes.index(role.label) for role in seen])
+    groups = np.array([role.group for role in seen])
+    found = features[np.array([role.row for role in seen])].astype(np.float64)
+    return SourceScore(
+        source=name,
+        fold=roles[0].fold,
+        images=len(seen),
+        logme=logme(found, truth),
+        nleep=nleep(found, truth, seed=seed),
+        neighbour_auroc=neighbour_auroc(found, truth, groups, seed=seed),
+        probe_auroc=probe_auroc(found, truth, groups, seed=seed),
+        fine_tuned_auroc=fine_tuned_auroc,
+    )
+
+
+def _folds(roles: Sequence[FoldRole]) -> list[list[FoldRole]]:
+    return [[role for role in roles if role.fold == fold] for fold in sorted({role.fold for role in roles})]
+
+
+class _Mean(NamedTuple):
+    """A source's scores averaged over the folds; None where a fold has none."""
+
+    source: str
+    logme: float | None
+    nleep: float | None
+    neighbour_auroc: float | None
+    probe_auroc: float | None
+    fine_tuned_auroc: float | None
+
+
+def _means(scores: Sequence[SourceScore]) -> list[_Mean]:
+    found = []
+    for name in dict.fromkeys(score.source for score in scores):
+        mine = [score for score in scores if score.source == name]
+        columns = [[getattr(score, field) for score in mine] for field in _Mean._fields[1:]]
+        found.append(_Mean(name, *(None if None in values else float(np.mean(values)) for values in columns)))
+    return found
+
+
 def in_words(scores: Sequence[SourceScore]) -> list[str]:
-    """Give the table and, for each estimate, its agreement with the fine-tunings; say so if there are too few."""
+    """Give the means over the folds and, for each estimate, its agreement with the fine-tunings; say so if there are too few."""
     columns = ("logme", "nleep", "neighbour_auroc", "probe_auroc", "fine_tuned_auroc")
+    means = _means(scores)
     lines = [f"{'source':<14}" + "".join(f"{name:>18}" for name in columns)]
-    for score in sorted(scores, key=lambda one: -one.logme):
+    for score in sorted(means, key=lambda one: -(one.logme or 0.0)):
         values = (getattr(score, name) for name in columns)
         lines.append(f"{score.source:<14}" + "".join(f"{'-' if v is None else format(v, '.3f'):>18}" for v in values))
-    tuned = [score for score in scores if score.fine_tuned_auroc is not None]
+    lines += [
+        f"means of {len({score.fold for score in scores})} folds, each scored on its training and validation part",
+        "an image for testing in one fold is for training in others: a source chosen by a mean has seen all labels, and one "
+        "chosen by a fold's own row has not seen that fold's test part",
+    ]
+    tuned = [score for score in means if score.fine_tuned_auroc is not None]
     if len(tuned) < FEWEST:
         what = f"{len(tuned)} fine-tunings were given, and {FEWEST} are needed to tell whether these estimates hold"
         return [*lines, f"{what}: do not choose a source by them alone (--fine-tuned SOURCE=AUROC ...)"]

@@ -7,11 +7,12 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.core.artefacts import read_table
-from pipeline.freeze_sweep import BoundaryScore
+from pipeline.core.records import FoldRole
+from pipeline.freeze_sweep import BoundaryScore, score_fold
 from pipeline.learning.backbones import BACKBONES
 from pipeline.learning.sweep import candidates
 from pipeline.learning.weight_files import file_digest
-from pipeline.rank_sources import SourceScore, in_words
+from pipeline.rank_sources import SourceScore, in_words, score_source
 from tests.learning.plain_resnet import random_state
 from tests.stages.test_train import CLASSES, make_inputs
 
@@ -52,15 +53,57 @@ def test_sources_are_never_ranked_without_a_word_on_agreement(study, capfd):
     rows = read_table(study.parent / "results/small/sources.tsv", SourceScore)
     assert rows[0].source == "file"
     assert rows[0].fine_tuned_auroc == 0.9
-    assert "do not choose a source by them alone" in capfd.readouterr().err
+    roles = read_table(study.parent / "results/small/folds.tsv", FoldRole)
+    wanted = {fold: sum(role.fold == fold and role.role != "test" for role in roles) for fold in range(3)}
+    assert {row.fold: row.images for row in rows} == wanted
+    shown = capfd.readouterr().err
+    assert "do not choose a source by them alone" in shown
+    assert "means of 3 folds, each scored on its training and validation part" in shown
     assert main(["rank_sources", str(study), "--fine-tuned", "file"]) == 2
     assert main(["rank_sources", str(study), "--sources", "nowhere"]) == 2
+
+
+def a_fold(labels):
+    parts = ["train", "validation", "test", "train"] * 6
+    return [
+        FoldRole(fold=0, image_id=f"i{row}", row=row, patient=f"p{row}", group=f"G{row}", label=label, role=part)
+        for row, (label, part) in enumerate(zip(labels, parts, strict=True))
+    ]
+
+
+def test_a_source_is_scored_without_the_test_part():
+    """Other labels and other features of the test images change nothing; those of the training images do."""
+    labels = [CLASSES[int(bit)] for bit in np.random.default_rng(0).integers(0, 2, 24)]
+    features = np.random.default_rng(1).normal(size=(24, 5))
+    score = score_source("s", features, a_fold(labels), CLASSES, seed=1)
+    swapped = [CLASSES[1 - CLASSES.index(one)] for one in labels]
+    mixed = [swapped[row] if row % 4 == 2 else labels[row] for row in range(24)]
+    changed = features + 9.0 * (np.arange(24) % 4 == 2)[:, None]
+    assert score_source("s", changed, a_fold(mixed), CLASSES, seed=1) == score
+    mixed = [swapped[row] if row % 8 == 0 else labels[row] for row in range(24)]
+    assert score_source("s", features, a_fold(mixed), CLASSES, seed=1) != score
+
+
+def test_the_sweep_weights_classes_as_training_does():
+    labels = [CLASSES[row % 8 in (0, 1, 2)] for row in range(24)]
+    roles, features = a_fold(labels), {"stem": np.random.default_rng(1).normal(size=(24, 5))}
+    losses = {}
+    for balance in (True, False):
+        losses[balance] = [one.validation_loss for one in score_fold(features, roles, CLASSES, balance=balance)]
+    assert losses[True] != losses[False]
 
 
 def test_agreement_with_fine_tunings_is_printed_for_each_estimate():
     rows = [
         SourceScore(
-            source=name, images=9, logme=k, nleep=-k, neighbour_auroc=None, probe_auroc=0.5, fine_tuned_auroc=k / 9
+            source=name,
+            fold=0,
+            images=9,
+            logme=k,
+            nleep=-k,
+            neighbour_auroc=None,
+            probe_auroc=0.5,
+            fine_tuned_auroc=k / 9,
         )
         for k, name in enumerate(("a", "b", "c"), start=1)
     ]

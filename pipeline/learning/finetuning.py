@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+# In nats. Where the validation part is told apart without error, the calibrated loss of every epoch is what its search
+# leaves over (some 1e-7), and rounding would choose the epoch.
+LEAST_IMPROVEMENT = 1e-4
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoldData:
     """What one fold gives to training: rows of the inputs and class indices, both of shape (images,).
@@ -150,6 +155,8 @@ def fine_tune(
     network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, states: StateFolder, team: Team = ALONE
 ) -> Tuned:
     """Train a network in place; it ends with the weights of the epoch with the lowest validation loss.
+
+    An epoch replaces an earlier one only if its loss is lower by more than `LEAST_IMPROVEMENT`.
 
     Parameters
     ----------
@@ -363,7 +370,7 @@ def _epoch(run: Run, data: FoldData, recipe: Recipe, task: Task, states: StateFo
                 remedy = "lower train.learning_rate, or set train.precision: float32"
                 raise TrainingError(what, where="train", remedy=remedy)
             run.epoch, run.step = epoch, 0
-            if validation_loss < run.best_loss:
+            if validation_loss < run.best_loss - LEAST_IMPROVEMENT:
                 run.keep(network, validation_loss)
     if is_interrupted:  # only now the network has its own weights again, which are those to be saved
         run.save(states)

@@ -3,6 +3,7 @@
 It runs in processes forked from one that has imported everything, so that each takes a fraction of a second.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -174,6 +175,7 @@ def start(work: Callable[..., None], *values: object) -> ForkServerProcess:
 
 
 def kill(process: ForkServerProcess, number: int = signal.SIGKILL) -> None:
-    """Send a signal and wait for the end."""
-    os.kill(process.pid, number)
+    """Send a signal, if the process has not ended by itself, and wait for the end."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
     process.join()
