@@ -145,7 +145,7 @@ def _means(scores: Sequence[SourceScore]) -> list[_Mean]:
 
 
 def in_words(scores: Sequence[SourceScore]) -> list[str]:
-    """Give the means over the folds and, for each estimate, its agreement with the fine-tunings; say so if there are too few."""
+    """Give means over the folds and, for each estimate, its agreement with fine-tunings, or that they are too few."""
     columns = ("logme", "nleep", "neighbour_auroc", "probe_auroc", "fine_tuned_auroc")
     means = _means(scores)
     lines = [f"{'source':<14}" + "".join(f"{name:>18}" for name in columns)]
@@ -154,8 +154,8 @@ def in_words(scores: Sequence[SourceScore]) -> list[str]:
         lines.append(f"{score.source:<14}" + "".join(f"{'-' if v is None else format(v, '.3f'):>18}" for v in values))
     lines += [
         f"means of {len({score.fold for score in scores})} folds, each scored on its training and validation part",
-        "an image for testing in one fold is for training in others: a source chosen by a mean has seen all labels, and one "
-        "chosen by a fold's own row has not seen that fold's test part",
+        "an image for testing in one fold is for training in others: a source chosen by a mean has seen all labels, "
+        "and one chosen by a fold's own row has not seen that fold's test part",
     ]
     tuned = [score for score in means if score.fine_tuned_auroc is not None]
     if len(tuned) < FEWEST:

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-# In nats. Where the validation part is told apart without error, the calibrated loss of every epoch is what its search
-# leaves over (some 1e-7), and rounding would choose the epoch.
+# In nats. Of validation parts without error, losses are what their search leaves over, and rounding would choose.
 LEAST_IMPROVEMENT = 1e-4
 
 
