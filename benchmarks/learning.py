@@ -40,21 +40,21 @@ from learning_peers import (
 from PIL import Image as Picture
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.bank import BankInputs, BankOrder, features_of_blocks, fill_bank
-from pipeline.learning.batches import Inputs, PixelSource
-from pipeline.learning.blocks import upper
-from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.devices import Placement, choose_placement
-from pipeline.learning.finetuning import FoldData, Task, fine_tune
+from pipeline.learning.bank.filling import BankInputs, BankOrder, features_of_blocks, fill_bank
 from pipeline.learning.inference import predict_logits
-from pipeline.learning.probe import install_head
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import Inputs, PixelSource
+from pipeline.learning.inputs.devices import Placement, choose_placement
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.finetuning import FoldData, Task, fine_tune
+from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.networks.blocks import upper
+from pipeline.learning.probing.probe import install_head
+from pipeline.learning.probing.sweep import ProbeData, choose_probe, probe_at, probe_logits
 from pipeline.learning.recipes import Recipe
 from pipeline.learning.strategies import STRATEGIES
-from pipeline.learning.sweep import ProbeData, choose_probe, probe_at, probe_logits
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import RANDOM, WeightsChoice, build_network, verify
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import RANDOM, WeightsChoice, build_network, verify
 from pipeline.phantom.cohort import Order, write_cohort
 
 TEST_WEIGHTS = Path.home() / ".cache/imaging-transfer-test-data/imagenet_resnet18/resnet18_imagenet_expanded_f32.pth"

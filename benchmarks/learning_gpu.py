@@ -27,21 +27,21 @@ import numpy as np
 import torch
 from gpu_measures import Measured, last_measured, observed, table, target
 
-from pipeline.learning import finetuning
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES, replace_head
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.compiling import compiled, missing_compiler
-from pipeline.learning.devices import Placement, choose_placement
-from pipeline.learning.feeding import settle
-from pipeline.learning.finetuning import FoldData, Task, fine_tune
 from pipeline.learning.inference import predict_logits
-from pipeline.learning.optimisers import adamw
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import Placement, choose_placement
+from pipeline.learning.inputs.feeding import settle
+from pipeline.learning.loop import finetuning
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.compiling import compiled, missing_compiler
+from pipeline.learning.loop.finetuning import FoldData, Task, fine_tune
+from pipeline.learning.loop.optimisers import adamw
+from pipeline.learning.networks.backbones import BACKBONES, replace_head
 from pipeline.learning.recipes import Recipe
-from pipeline.learning.sources import IMAGENET_NORMALISATION
 from pipeline.learning.strategies import STRATEGIES
-from pipeline.learning.weights import RANDOM, build_network
+from pipeline.learning.weights.loading import RANDOM, build_network
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 
 RECORD = Path(__file__).with_suffix(".json")
 AUGMENTATION = Augmentation(

@@ -17,9 +17,9 @@ from PIL import Image as Picture
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader as TorchLoader
 
-from pipeline.learning.backbones import block_of, replace_head
-from pipeline.learning.sources import Normalisation
-from pipeline.learning.weights import VerifiedWeights
+from pipeline.learning.networks.backbones import block_of, replace_head
+from pipeline.learning.weights.loading import VerifiedWeights
+from pipeline.learning.weights.sources import Normalisation
 
 BACKBONE = "resnet18"
 SEED = 1

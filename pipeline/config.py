@@ -18,8 +18,8 @@ from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, OptionWord
 from pipeline.dicom.deidentification.options import contradiction as options_contradict
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, contradiction
 from pipeline.label_settings import LabelSettings
-from pipeline.learning.sources import SOURCES
 from pipeline.learning.strategies import banked
+from pipeline.learning.weights.sources import SOURCES
 from pipeline.train_settings import NEEDED, TrainSettings
 
 DEFAULT_FILE = Path("config/config.yaml")

@@ -19,7 +19,7 @@ from pipeline.config import DEFAULT_FILE, Config, load
 from pipeline.core.errors import ConfigError
 from pipeline.core.provenance import PACKAGE_FOLDER, available_cores
 from pipeline.dicom.indexing.archives import folder_of
-from pipeline.learning.sources import SOURCES
+from pipeline.learning.weights.sources import SOURCES
 from pipeline.prerequisites import OUTPUT_FOLDERS, source_problems, table_problems, weights_problems
 
 DISTRIBUTION = "imaging-transfer"

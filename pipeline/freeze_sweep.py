@@ -17,9 +17,9 @@ from pipeline.core.progress import say
 from pipeline.core.records import FoldRole, Record
 from pipeline.evaluation.aggregation import aggregate, group_patients
 from pipeline.evaluation.ranking import equal_weights, rank
-from pipeline.learning.bank import features_of_blocks, fill_bank
-from pipeline.learning.finetuning import class_weights
-from pipeline.learning.sweep import BlockProbe, ProbeData, candidates, choose_probe, probe_at, probe_logits
+from pipeline.learning.bank.filling import features_of_blocks, fill_bank
+from pipeline.learning.loop.finetuning import class_weights
+from pipeline.learning.probing.sweep import BlockProbe, ProbeData, candidates, choose_probe, probe_at, probe_logits
 from pipeline.prerequisites import require_classes
 from pipeline.stages.bank import order_of_study
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pipeline.config import Config
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.dicom.indexing.archives import folder_of, is_archive
-from pipeline.learning.weights import WeightsChoice, verify
+from pipeline.learning.weights.loading import WeightsChoice, verify
 
 PHANTOM_FOLDER = Path("data/phantom")
 """Place of the built-in study's files. It is fixed, because Snakemake empties the place of a declared output."""

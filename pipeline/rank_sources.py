@@ -14,10 +14,10 @@ from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.core.progress import say
 from pipeline.core.records import FoldRole, Record
-from pipeline.learning.bank import features_of_blocks, fill_bank
-from pipeline.learning.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
-from pipeline.learning.sources import SOURCES
-from pipeline.learning.weights import places_of
+from pipeline.learning.bank.filling import features_of_blocks, fill_bank
+from pipeline.learning.probing.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
+from pipeline.learning.weights.loading import places_of
+from pipeline.learning.weights.sources import SOURCES
 from pipeline.prerequisites import require_classes
 from pipeline.stages.bank import order_of_study
 from pipeline.train_settings import NEEDED, TrainSettings, WeightsSettings

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.core.section import Section
-from pipeline.learning.sources import SOURCES
 from pipeline.learning.strategies import Head
-from pipeline.learning.volumes import VOLUME_BACKBONES
+from pipeline.learning.volumes.networks import VOLUME_BACKBONES
+from pipeline.learning.weights.sources import SOURCES
 
 
 class AugmentationSettings(Section):

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError, WeightsError
-from pipeline.learning.sources import SOURCES, entries, entry
-from pipeline.learning.store import bring_in, check_file, fetch, found_at
+from pipeline.learning.weights.sources import SOURCES, entries, entry
+from pipeline.learning.weights.store import bring_in, check_file, fetch, found_at
 
 _ACTIONS = ("list", "fetch", "verify", "import")
 _EXIT_PROBLEMS = 2

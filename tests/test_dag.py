@@ -13,7 +13,7 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 
 from pipeline.cli import STAGES
 from pipeline.core import provenance
-from pipeline.learning.checkpoints import write_checkpoint
+from pipeline.learning.loop.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Snakemake's own code
 

@@ -12,7 +12,7 @@ import yaml
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.records import FoldRole, Image
 from pipeline.core.results import Evaluation
-from pipeline.learning.weights import file_digest
+from pipeline.learning.weights.loading import file_digest
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_data]
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,9 +9,9 @@ from pipeline.cli import main
 from pipeline.core.artefacts import read_table
 from pipeline.core.records import FoldRole
 from pipeline.freeze_sweep import BoundaryScore, score_fold
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.sweep import candidates
-from pipeline.learning.weight_files import file_digest
+from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.probing.sweep import candidates
+from pipeline.learning.weights.files import file_digest
 from pipeline.rank_sources import SourceScore, in_words, score_source
 from tests.learning.plain_resnet import random_state
 from tests.stages.test_train import CLASSES, make_inputs

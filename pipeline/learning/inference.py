@@ -11,14 +11,14 @@ import numpy as np
 
 from pipeline.core.seeding import derive_seed
 from pipeline.core.states import LabelKind
-from pipeline.learning.backbones import head_of, pooling_of
-from pipeline.learning.batches import Inputs, plain_batches
-from pipeline.learning.devices import Placement
-from pipeline.learning.feeding import feed
 from pipeline.learning.findings import joined_probabilities
-from pipeline.learning.interruption import end_if_asked
-from pipeline.learning.pieces import pieces_of
-from pipeline.learning.team import Team
+from pipeline.learning.inputs.batches import Inputs, plain_batches
+from pipeline.learning.inputs.devices import Placement
+from pipeline.learning.inputs.feeding import feed
+from pipeline.learning.inputs.pieces import pieces_of
+from pipeline.learning.loop.interruption import end_if_asked
+from pipeline.learning.loop.team import Team
+from pipeline.learning.networks.backbones import head_of, pooling_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

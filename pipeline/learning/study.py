@@ -7,12 +7,12 @@ import numpy as np
 
 from pipeline.core.records import FoldRole
 from pipeline.core.states import LabelKind
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.bank_files import BankManifest
-from pipeline.learning.devices import Placement
+from pipeline.learning.bank.files import BankManifest
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.devices import Placement
 from pipeline.learning.recipes import Recipe
-from pipeline.learning.roads import Road
 from pipeline.learning.strategies import Head
+from pipeline.learning.volumes.roads import Road
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,18 +16,18 @@ from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
 from pipeline.core.states import states_of
-from pipeline.learning.backbones import BACKBONES, HEAD, SLICES, block_of
-from pipeline.learning.bank import setting_of
-from pipeline.learning.bank_files import BankManifest
-from pipeline.learning.bank_use import Cut, cut_for_blocks, cut_for_probe, require_same
-from pipeline.learning.batches import Inputs, PixelSource
-from pipeline.learning.blocks import feature_blocks, joined_network
-from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.compiling import compiles
-from pipeline.learning.devices import Placement, choose_placement
-from pipeline.learning.feeding import settle
+from pipeline.learning.bank.files import BankManifest
+from pipeline.learning.bank.filling import setting_of
+from pipeline.learning.bank.use import Cut, cut_for_blocks, cut_for_probe, require_same
 from pipeline.learning.findings import check_states
-from pipeline.learning.finetuning import (
+from pipeline.learning.inference import mean_probability_logits, pooled_features, predict_logits
+from pipeline.learning.inputs.batches import Inputs, PixelSource
+from pipeline.learning.inputs.devices import Placement, choose_placement
+from pipeline.learning.inputs.feeding import settle
+from pipeline.learning.inputs.transfer import network_on_device
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.compiling import compiles
+from pipeline.learning.loop.finetuning import (
     FoldData,
     Task,
     Tuned,
@@ -35,17 +35,17 @@ from pipeline.learning.finetuning import (
     fine_tune,
     restore_prevalence,
 )
-from pipeline.learning.inference import mean_probability_logits, pooled_features, predict_logits
-from pipeline.learning.launching import together
-from pipeline.learning.probe import check_classes, fit_head, install_head
-from pipeline.learning.roads import network_for, normalisation_for
-from pipeline.learning.sources import Normalisation
+from pipeline.learning.loop.launching import together
+from pipeline.learning.loop.team import Team
+from pipeline.learning.networks.backbones import BACKBONES, HEAD, SLICES, block_of
+from pipeline.learning.networks.blocks import feature_blocks, joined_network
+from pipeline.learning.probing.probe import check_classes, fit_head, install_head
+from pipeline.learning.probing.sweep import ProbeData
 from pipeline.learning.strategies import STRATEGIES, BlockPlan, Strategy, banked
 from pipeline.learning.study import Study
-from pipeline.learning.sweep import ProbeData
-from pipeline.learning.team import Team
-from pipeline.learning.transfer import network_on_device
-from pipeline.learning.weights import RANDOM, VerifiedWeights
+from pipeline.learning.volumes.roads import network_for, normalisation_for
+from pipeline.learning.weights.loading import RANDOM, VerifiedWeights
+from pipeline.learning.weights.sources import Normalisation
 
 if TYPE_CHECKING:
     from torch import nn

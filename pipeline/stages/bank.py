@@ -13,17 +13,17 @@ from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Image
 from pipeline.imaging.pixel_store import open_pixels
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.bank import BankOrder, fill_bank
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.blocks import boundary_of
-from pipeline.learning.checkpoints import locked
-from pipeline.learning.devices import choose_placement
-from pipeline.learning.roads import choose_road, network_for, normalisation_for
+from pipeline.learning.bank.filling import BankOrder, fill_bank
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.loop.checkpoints import locked
+from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.networks.blocks import boundary_of
 from pipeline.learning.strategies import STRATEGIES, banked
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import WeightsChoice, verify
+from pipeline.learning.volumes.roads import choose_road, network_for, normalisation_for
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import WeightsChoice, verify
 from pipeline.train_settings import TrainSettings
 
 

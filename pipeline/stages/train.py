@@ -11,18 +11,18 @@ from pipeline.core.provenance import fingerprint
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.core.states import LabelKind
 from pipeline.imaging.pixel_store import open_pixels
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.bank_files import BankManifest
-from pipeline.learning.checkpoints import locked, write_checkpoint
-from pipeline.learning.devices import choose_devices
-from pipeline.learning.interruption import interruptible
+from pipeline.learning.bank.files import BankManifest
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.devices import choose_devices
+from pipeline.learning.loop.checkpoints import locked, write_checkpoint
+from pipeline.learning.loop.interruption import interruptible
 from pipeline.learning.recipes import Recipe
-from pipeline.learning.roads import choose_road
 from pipeline.learning.strategies import banked
 from pipeline.learning.study import Study
 from pipeline.learning.training import Outcome, train_strategy
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import VerifiedWeights, WeightsChoice, verify
+from pipeline.learning.volumes.roads import choose_road
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import VerifiedWeights, WeightsChoice, verify
 from pipeline.train_settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.learning.augmentation import Augmentation, augment
+from pipeline.learning.inputs.augmentation import Augmentation, augment
 
 pytestmark = pytest.mark.slow
 NOTHING = {

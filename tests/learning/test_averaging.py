@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.learning.averaging import WeightAverage
+from pipeline.learning.loop.averaging import WeightAverage
 
 pytestmark = pytest.mark.slow
 

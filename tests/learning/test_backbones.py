@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from pipeline.learning.backbones import (
+from pipeline.learning.inference import _pool
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.loop.finetuning import set_mode
+from pipeline.learning.networks.backbones import (
     BACKBONES,
     HEAD,
     block_of,
@@ -11,11 +14,8 @@ from pipeline.learning.backbones import (
     recognise,
     replace_head,
 )
-from pipeline.learning.devices import choose_placement
-from pipeline.learning.finetuning import set_mode
-from pipeline.learning.inference import _pool
-from pipeline.learning.vgg import VGG11, build_vgg
-from pipeline.learning.weights import load_strictly
+from pipeline.learning.networks.vgg import VGG11, build_vgg
+from pipeline.learning.weights.loading import load_strictly
 from tests.learning import plain_networks
 from tests.learning.plain_resnet import random_state
 

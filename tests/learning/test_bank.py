@@ -13,21 +13,28 @@ import pytest
 import torch
 
 from pipeline.core.errors import ArtefactError, TrainingError
-from pipeline.learning import bank_files
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES, replace_head
-from pipeline.learning.bank import BankInputs, BankOrder, LowerInputs, choose_views, features_of_blocks, fill_bank
-from pipeline.learning.bank_files import BankManifest, Forecast
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.blocks import upper
-from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.devices import choose_placement
-from pipeline.learning.finetuning import FoldData, Task, fine_tune
+from pipeline.learning.bank import files as bank_files
+from pipeline.learning.bank.files import BankManifest, Forecast
+from pipeline.learning.bank.filling import (
+    BankInputs,
+    BankOrder,
+    LowerInputs,
+    choose_views,
+    features_of_blocks,
+    fill_bank,
+)
 from pipeline.learning.inference import pooled_features, predict_logits
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.finetuning import FoldData, Task, fine_tune
+from pipeline.learning.networks.backbones import BACKBONES, replace_head
+from pipeline.learning.networks.blocks import upper
 from pipeline.learning.recipes import Recipe
-from pipeline.learning.sources import IMAGENET_NORMALISATION
 from pipeline.learning.strategies import STRATEGIES
-from pipeline.learning.weights import RANDOM, build_network
+from pipeline.learning.weights.loading import RANDOM, build_network
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 
 pytestmark = pytest.mark.slow
 RECIPE = Recipe(
@@ -202,7 +209,7 @@ def test_the_number_of_threads_and_unused_settings_are_not_in_the_key():
 def test_a_killed_bank_goes_on_with_the_missing_shards(tmp_path):
     program = (
         "import sys; from pathlib import Path; from tests.learning.test_bank import order, fill_bank;"
-        "import time, pipeline.learning.bank as b; write = b.write_shard\n"
+        "import time, pipeline.learning.bank.filling as b; write = b.write_shard\n"
         "def slow(*values):\n    found = write(*values); time.sleep(0.2); return found\n"
         "b.write_shard = slow; fill_bank(order(), Path(sys.argv[1]), shard_images=1)"
     )

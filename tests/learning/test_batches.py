@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.learning.batches import PixelSource, plain_batches, shuffled_batches
-from pipeline.learning.devices import Placement
-from pipeline.learning.sources import IMAGENET_NORMALISATION
+from pipeline.learning.inputs.batches import PixelSource, plain_batches, shuffled_batches
+from pipeline.learning.inputs.devices import Placement
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 
 
 @given(count=st.integers(1, 300), size=st.integers(2, 64), seed=st.integers(0, 5))

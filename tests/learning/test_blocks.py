@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from pipeline.learning.backbones import BACKBONES, HEAD, block_of, head_of, pooling_of, replace_head
-from pipeline.learning.blocks import (
+from pipeline.learning.inference import _pool
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.networks.backbones import BACKBONES, HEAD, block_of, head_of, pooling_of, replace_head
+from pipeline.learning.networks.blocks import (
     boundary_of,
     early_network,
     feature_blocks,
@@ -13,9 +15,7 @@ from pipeline.learning.blocks import (
     part,
     upper,
 )
-from pipeline.learning.devices import choose_placement
-from pipeline.learning.inference import _pool
-from pipeline.learning.vgg import build_vgg
+from pipeline.learning.networks.vgg import build_vgg
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pipeline.core.errors import ArtefactError, TrainingError
-from pipeline.learning import checkpoints
-from pipeline.learning.checkpoints import StateFolder, locked, read_checkpoint, write_checkpoint
+from pipeline.learning.loop import checkpoints
+from pipeline.learning.loop.checkpoints import StateFolder, locked, read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.slow
 

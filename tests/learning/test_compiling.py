@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from pipeline.learning import compiling
-from pipeline.learning.blocks import joined_network
-from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.compiling import STEPS_WORTH_COMPILING, compiled, compiles, missing_compiler
-from pipeline.learning.devices import Placement, choose_placement
-from pipeline.learning.feeding import feed
-from pipeline.learning.finetuning import fine_tune
+from pipeline.learning.inputs.devices import Placement, choose_placement
+from pipeline.learning.inputs.feeding import feed
+from pipeline.learning.loop import compiling
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.compiling import STEPS_WORTH_COMPILING, compiled, compiles, missing_compiler
+from pipeline.learning.loop.finetuning import fine_tune
+from pipeline.learning.networks.blocks import joined_network
 from pipeline.learning.strategies import BlockPlan
 from tests.learning.test_finetuning import ALL, fold_data, network, recipe, task
 

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning.devices import choose_placement
+from pipeline.learning.inputs.devices import choose_placement
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +36,10 @@ def test_a_step_on_the_gpu_agrees_with_the_processor():
 
     if not torch.cuda.is_available():
         pytest.skip("no GPU on this machine")
-    from pipeline.learning.batches import PixelSource
     from pipeline.learning.inference import predict_logits
-    from pipeline.learning.sources import IMAGENET_NORMALISATION
-    from pipeline.learning.weights import RANDOM, build_network
+    from pipeline.learning.inputs.batches import PixelSource
+    from pipeline.learning.weights.loading import RANDOM, build_network
+    from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 
     pixels = np.random.default_rng(0).integers(0, 255, size=(8, 64, 64), dtype=np.uint8)
     network = build_network("resnet18", RANDOM, seed=1)

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.learning import feeding
-from pipeline.learning.batches import Part, PixelSource, plain_batches, shuffled_batches
-from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.devices import Placement, choose_placement
-from pipeline.learning.feeding import brought, feed, read_ahead, settle
-from pipeline.learning.finetuning import FoldData, fine_tune
-from pipeline.learning.sources import IMAGENET_NORMALISATION
+from pipeline.learning.inputs import feeding
+from pipeline.learning.inputs.batches import Part, PixelSource, plain_batches, shuffled_batches
+from pipeline.learning.inputs.devices import Placement, choose_placement
+from pipeline.learning.inputs.feeding import brought, feed, read_ahead, settle
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.finetuning import FoldData, fine_tune
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 from tests.learning.test_finetuning import CHANGES, fold_data, network, recipe, task
 
 pytestmark = pytest.mark.slow

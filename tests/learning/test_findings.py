@@ -8,9 +8,9 @@ from sklearn.metrics import roc_auc_score
 from pipeline.core.errors import TrainingError
 from pipeline.learning.criteria import Criterion, calibrated_loss, criterion_for, validation_auroc
 from pipeline.learning.findings import FindingCriterion, check_states, joined_probabilities
-from pipeline.learning.finetuning import class_weights, restore_prevalence
 from pipeline.learning.inference import mean_probability_logits
-from pipeline.learning.probe import fit_head
+from pipeline.learning.loop.finetuning import class_weights, restore_prevalence
+from pipeline.learning.probing.probe import fit_head
 
 pytestmark = pytest.mark.slow
 

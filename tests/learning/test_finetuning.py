@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning import finetuning
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES, block_of, replace_head
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.criteria import calibrated_loss, validation_auroc
-from pipeline.learning.devices import choose_placement
-from pipeline.learning.finetuning import (
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.loop import finetuning
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.finetuning import (
     RANDOM_START_FACTOR,
     FoldData,
     Task,
@@ -23,10 +22,11 @@ from pipeline.learning.finetuning import (
     restore_prevalence,
     set_mode,
 )
+from pipeline.learning.networks.backbones import BACKBONES, block_of, replace_head
 from pipeline.learning.recipes import Recipe, learning_rate_at
-from pipeline.learning.sources import IMAGENET_NORMALISATION
 from pipeline.learning.strategies import STRATEGIES, BlockPlan
-from pipeline.learning.weights import RANDOM, build_network
+from pipeline.learning.weights.loading import RANDOM, build_network
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 
 CHANGES = Augmentation(
     rotation_degrees=5, translation=0.05, scale=0.1, flip=False, contrast=0.2, brightness=0.1, noise=0.02

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning.checkpoints import StateFolder
 from pipeline.learning.criteria import Criterion
-from pipeline.learning.devices import Placement
-from pipeline.learning.finetuning import fine_tune
-from pipeline.learning.gradients import differentiate
+from pipeline.learning.inputs.devices import Placement
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.finetuning import fine_tune
+from pipeline.learning.loop.gradients import differentiate
 from tests.learning.test_finetuning import fold_data, network, recipe, task
 
 pytestmark = pytest.mark.slow

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.grey import to_one_channel
-from pipeline.learning.sources import IMAGENET_NORMALISATION
-from pipeline.learning.vgg import VGG11, build_vgg
-from pipeline.learning.volumes import inflate
+from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.networks.vgg import VGG11, build_vgg
+from pipeline.learning.volumes.grey import to_one_channel
+from pipeline.learning.volumes.networks import inflate
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 
 pytestmark = pytest.mark.slow
 

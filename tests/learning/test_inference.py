@@ -3,13 +3,13 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import head_of
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.devices import choose_placement
 from pipeline.learning.inference import INFERENCE_BATCH, mean_probability_logits, pooled_features, predict_logits
-from pipeline.learning.sources import IMAGENET_NORMALISATION
-from pipeline.learning.weights import RANDOM, build_network
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.networks.backbones import head_of
+from pipeline.learning.weights.loading import RANDOM, build_network
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 
 pytestmark = pytest.mark.slow
 

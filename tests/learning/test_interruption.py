@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.artefacts import read_document, write_document
-from pipeline.learning import interruption
-from pipeline.learning.bank_files import BankManifest
-from pipeline.learning.checkpoints import read_checkpoint
-from pipeline.learning.interruption import TrainingInterruptedError, end_if_asked, interruptible, is_asked_to_end
+from pipeline.learning.bank.files import BankManifest
+from pipeline.learning.loop import interruption
+from pipeline.learning.loop.checkpoints import read_checkpoint
+from pipeline.learning.loop.interruption import TrainingInterruptedError, end_if_asked, interruptible, is_asked_to_end
 from pipeline.learning.strategies import STRATEGIES, banked
 from tests.learning.tiny_study import fill_tiny, kill, start, train_tiny, write_source
 

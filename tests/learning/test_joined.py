@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.learning import checkpoints, finetuning
-from pipeline.learning.backbones import BACKBONES, head_of
-from pipeline.learning.blocks import feature_blocks, features_after_blocks, joined_network
-from pipeline.learning.finetuning import class_weights
-from pipeline.learning.sweep import ProbeData, probe_at, probe_logits
+from pipeline.learning.loop import checkpoints, finetuning
+from pipeline.learning.loop.finetuning import class_weights
+from pipeline.learning.networks.backbones import BACKBONES, head_of
+from pipeline.learning.networks.blocks import feature_blocks, features_after_blocks, joined_network
+from pipeline.learning.probing.sweep import ProbeData, probe_at, probe_logits
 from pipeline.learning.training import train_strategy
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import RANDOM, VerifiedWeights, WeightsChoice, build_network, verify
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import RANDOM, VerifiedWeights, WeightsChoice, build_network, verify
 from tests.learning.plain_resnet import random_state
 from tests.learning.test_finetuning import recipe
 from tests.learning.test_training import logits, study

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning import memory
-from pipeline.learning.devices import Placement
-from pipeline.learning.memory import announce, forecast
+from pipeline.learning.inputs.devices import Placement
+from pipeline.learning.loop import memory
+from pipeline.learning.loop.memory import announce, forecast
 
 pytestmark = pytest.mark.slow
 PLACE = Placement("cpu", "float32", 1)

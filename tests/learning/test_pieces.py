@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning.bank import fill_bank
-from pipeline.learning.bank_files import open_maps, read_features
-from pipeline.learning.finetuning import _begin, _forecast
+from pipeline.learning.bank.files import open_maps, read_features
+from pipeline.learning.bank.filling import fill_bank
 from pipeline.learning.inference import pooled_features, predict_logits
+from pipeline.learning.loop.finetuning import _begin, _forecast
 from tests.learning.test_bank import order
 from tests.learning.test_finetuning import fold_data, network, recipe, task
 from tests.learning.test_gradients import GPU_FULL, PROCESSOR_FULL

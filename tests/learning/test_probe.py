@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning.probe import PENALTIES, fit_head, install_head
+from pipeline.learning.probing.probe import PENALTIES, fit_head, install_head
 
 
 def features(classes: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

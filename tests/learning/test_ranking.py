@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from pipeline.learning.ranking import leep, logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
+from pipeline.learning.probing.ranking import leep, logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
 
 pytestmark = pytest.mark.slow
 

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import TrainingError, WeightsError
-from pipeline.learning.augmentation import NO_CHANGE, Augmentation
-from pipeline.learning.backbones import BACKBONES, SLICES, block_of, head_of
-from pipeline.learning.bank import BankInputs, BankOrder, fill_bank
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.blocks import feature_blocks, features_after_blocks, lower, upper
-from pipeline.learning.devices import Placement
+from pipeline.learning.bank.filling import BankInputs, BankOrder, fill_bank
 from pipeline.learning.inference import pooled_features, predict_logits
-from pipeline.learning.roads import Road, choose_road, network_for, normalisation_for, over_slices
-from pipeline.learning.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
-from pipeline.learning.volumes import inflate
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import RANDOM, VerifiedWeights, WeightsChoice, verify
+from pipeline.learning.inputs.augmentation import NO_CHANGE, Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import Placement
+from pipeline.learning.networks.backbones import BACKBONES, SLICES, block_of, head_of
+from pipeline.learning.networks.blocks import feature_blocks, features_after_blocks, lower, upper
+from pipeline.learning.volumes.networks import inflate
+from pipeline.learning.volumes.roads import Road, choose_road, network_for, normalisation_for, over_slices
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import RANDOM, VerifiedWeights, WeightsChoice, verify
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
 from tests.learning.plain_resnet import random_state
 from tests.learning.test_grey import build
 
@@ -293,7 +293,7 @@ def test_one_grey_channel_gives_the_logits_of_three(weights, manner):
 
 @slow
 def test_medicalnet_is_taken_as_it_is(tmp_path, monkeypatch):
-    from pipeline.learning import roads
+    from pipeline.learning.volumes import roads
 
     medical = VerifiedWeights(
         source="medicalnet",

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from pipeline.core.errors import WeightsError
-from pipeline.learning.backbones import BACKBONES, head_of
-from pipeline.learning.checkpoints import write_checkpoint
-from pipeline.learning.devices import choose_placement
 from pipeline.learning.inference import _pool
-from pipeline.learning.layouts import layout_of, unwrap, with_usual_epsilon
-from pipeline.learning.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
-from pipeline.learning.volumes import build_medicalnet, build_volume_network
-from pipeline.learning.weight_files import file_digest, read_facts, require_statistics
-from pipeline.learning.weights import WeightsChoice, build_network, verify
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.loop.checkpoints import write_checkpoint
+from pipeline.learning.networks.backbones import BACKBONES, head_of
+from pipeline.learning.networks.layouts import layout_of, unwrap, with_usual_epsilon
+from pipeline.learning.volumes.networks import build_medicalnet, build_volume_network
+from pipeline.learning.weights.files import file_digest, read_facts, require_statistics
+from pipeline.learning.weights.loading import WeightsChoice, build_network, verify
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
 from tests.learning import plain_networks
 from tests.learning.plain_resnet import random_state
 

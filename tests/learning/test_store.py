@@ -13,11 +13,11 @@ import torch
 
 from pipeline.cli import main
 from pipeline.core.errors import WeightsError
-from pipeline.learning import store
-from pipeline.learning.sources import SOURCES
-from pipeline.learning.store import bring_in, check_file, fetch, found_at
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import WeightsChoice, verify
+from pipeline.learning.weights import store
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import WeightsChoice, verify
+from pipeline.learning.weights.sources import SOURCES
+from pipeline.learning.weights.store import bring_in, check_file, fetch, found_at
 from tests.learning import plain_networks
 from tests.learning.plain_resnet import random_state
 

@@ -3,9 +3,9 @@ from typing import get_args
 
 import pytest
 
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.sources import SOURCES, entries, entry
+from pipeline.learning.networks.backbones import BACKBONES
 from pipeline.learning.strategies import STRATEGIES
+from pipeline.learning.weights.sources import SOURCES, entries, entry
 from pipeline.train_settings import StrategyName, TrainSettings, WeightsSettings
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.bank import features_of_blocks, fill_bank
-from pipeline.learning.sweep import ProbeData, candidates, choose_probe, probe_at, probe_logits, probe_network
+from pipeline.learning.bank.filling import features_of_blocks, fill_bank
+from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.probing.sweep import ProbeData, candidates, choose_probe, probe_at, probe_logits, probe_network
 from tests.learning.test_bank import order
 
 pytestmark = pytest.mark.slow

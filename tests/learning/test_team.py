@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning import launching
-from pipeline.learning.checkpoints import StateFolder, read_checkpoint
-from pipeline.learning.devices import choose_devices
-from pipeline.learning.finetuning import fine_tune
-from pipeline.learning.launching import together
-from pipeline.learning.team import ALONE, Team
+from pipeline.learning.inputs.devices import choose_devices
+from pipeline.learning.loop import launching
+from pipeline.learning.loop.checkpoints import StateFolder, read_checkpoint
+from pipeline.learning.loop.finetuning import fine_tune
+from pipeline.learning.loop.launching import together
+from pipeline.learning.loop.team import ALONE, Team
 from tests.learning.test_finetuning import fold_data, network, recipe, task
 from tests.learning.tiny_study import kill, write_source
 from tests.learning.tiny_team import (

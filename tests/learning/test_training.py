@@ -7,11 +7,11 @@ from scipy.special import softmax
 
 from pipeline.core.records import FoldRole
 from pipeline.learning import training
-from pipeline.learning.devices import choose_placement
+from pipeline.learning.inputs.devices import choose_placement
 from pipeline.learning.strategies import STRATEGIES
 from pipeline.learning.training import Outcome, Study, train_strategy
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import RANDOM, WeightsChoice, build_network, verify
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import RANDOM, WeightsChoice, build_network, verify
 from tests.learning.plain_resnet import random_state
 from tests.learning.test_finetuning import CHANGES, recipe
 

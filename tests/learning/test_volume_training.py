@@ -17,18 +17,18 @@ from pipeline.core.records import FoldRole
 from pipeline.core.volume import Volume
 from pipeline.imaging.grid import Grid, put_on_grid
 from pipeline.imaging.steps import ScaleWindow
-from pipeline.learning import checkpoints, finetuning
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.bank import BankInputs, BankOrder, LowerInputs, fill_bank
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.blocks import upper
-from pipeline.learning.devices import choose_placement
+from pipeline.learning.bank.filling import BankInputs, BankOrder, LowerInputs, fill_bank
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.loop import checkpoints, finetuning
+from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.networks.blocks import upper
 from pipeline.learning.recipes import Recipe
-from pipeline.learning.roads import choose_road, network_for, normalisation_for
-from pipeline.learning.sources import IMAGENET_NORMALISATION
 from pipeline.learning.training import Outcome, Study, train_strategy
-from pipeline.learning.weights import RANDOM
+from pipeline.learning.volumes.roads import choose_road, network_for, normalisation_for
+from pipeline.learning.weights.loading import RANDOM
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
 from pipeline.phantom.volumes import TOMOGRAPHS, Nodule, Stack, chest, scan
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline.core.errors import WeightsError
-from pipeline.learning.backbones import BACKBONES, block_of, head_of, pooling_of
-from pipeline.learning.volumes import VOLUME_BACKBONES, build_volume_network, inflate
+from pipeline.learning.networks.backbones import BACKBONES, block_of, head_of, pooling_of
+from pipeline.learning.volumes.networks import VOLUME_BACKBONES, build_volume_network, inflate
 from tests.learning.test_grey import build, normalised
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_the_mean_needs_repeated_ends_and_differs_from_the_centre_on_real_volume
     with torch.no_grad():
         mean, centre = inflate(network, "resnet18", "mean"), inflate(network, "resnet18", "centre")
         assert (mean(volume) - centre(volume)).abs().max() > 1e-2
-        monkeypatch.setattr("pipeline.learning.volumes.repeat_end_slices", lambda _: None)
+        monkeypatch.setattr("pipeline.learning.volumes.networks.repeat_end_slices", lambda _: None)
         dark = inflate(network, "resnet18", "mean")
         assert (dark(constant(flat, 8)) - network(flat)).abs().max() > 1e-2
 

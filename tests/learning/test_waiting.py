@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.learning import finetuning
-from pipeline.learning.checkpoints import StateFolder
-from pipeline.learning.finetuning import FoldData
+from pipeline.learning.loop import finetuning
+from pipeline.learning.loop.checkpoints import StateFolder
+from pipeline.learning.loop.finetuning import FoldData
 from tests.learning.test_feeding import resident
 from tests.learning.test_finetuning import fold_data, network, recipe, task
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.core.errors import WeightsError
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.weight_files import file_digest, read_state
-from pipeline.learning.weights import (
+from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.weights.files import file_digest, read_state
+from pipeline.learning.weights.loading import (
     RANDOM,
     VerifiedWeights,
     WeightsChoice,

@@ -19,20 +19,20 @@ from torch import nn
 from pipeline.core.artefacts import read_document, write_document
 from pipeline.core.errors import PipelineError
 from pipeline.core.records import FoldRole
-from pipeline.learning import checkpoints
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.bank import BankOrder, fill_bank
-from pipeline.learning.bank_files import BankManifest
-from pipeline.learning.batches import PixelSource
-from pipeline.learning.checkpoints import write_checkpoint
-from pipeline.learning.devices import choose_placement
-from pipeline.learning.interruption import interruptible
+from pipeline.learning.bank.files import BankManifest
+from pipeline.learning.bank.filling import BankOrder, fill_bank
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import PixelSource
+from pipeline.learning.inputs.devices import choose_placement
+from pipeline.learning.loop import checkpoints
+from pipeline.learning.loop.checkpoints import write_checkpoint
+from pipeline.learning.loop.interruption import interruptible
+from pipeline.learning.networks.backbones import BACKBONES
 from pipeline.learning.recipes import Recipe
-from pipeline.learning.roads import network_for
 from pipeline.learning.training import Study, train_strategy
-from pipeline.learning.weight_files import file_digest
-from pipeline.learning.weights import RANDOM, VerifiedWeights, WeightsChoice, verify
+from pipeline.learning.volumes.roads import network_for
+from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.loading import RANDOM, VerifiedWeights, WeightsChoice, verify
 
 CLASSES = ("normal", "lesion")
 CHANGES = Augmentation(

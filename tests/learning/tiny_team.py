@@ -13,9 +13,9 @@ from torch import nn
 
 from pipeline.core.errors import TrainingError
 from pipeline.learning import training
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.launching import together
-from pipeline.learning.statistics import shared_statistics
+from pipeline.learning.loop.launching import together
+from pipeline.learning.loop.statistics import shared_statistics
+from pipeline.learning.networks.backbones import BACKBONES
 from tests.learning import tiny_study
 from tests.learning.tiny_study import RECIPE, build_tiny
 

@@ -11,14 +11,14 @@ from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.errors import ArtefactError, TrainingError
 from pipeline.core.records import Prediction
-from pipeline.learning import bank_files
-from pipeline.learning.augmentation import Augmentation
-from pipeline.learning.backbones import BACKBONES
-from pipeline.learning.bank_files import BankManifest
-from pipeline.learning.bank_use import cut_for_blocks
-from pipeline.learning.checkpoints import read_checkpoint
+from pipeline.learning.bank import files as bank_files
+from pipeline.learning.bank.files import BankManifest
+from pipeline.learning.bank.use import cut_for_blocks
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.loop.checkpoints import read_checkpoint
+from pipeline.learning.networks.backbones import BACKBONES
 from pipeline.learning.strategies import STRATEGIES, banked
-from pipeline.learning.weight_files import file_digest
+from pipeline.learning.weights.files import file_digest
 from pipeline.stages.bank import bank, freeze_boundary
 from pipeline.stages.train import train
 from pipeline.train_settings import TrainSettings
@@ -78,7 +78,7 @@ def test_the_network_of_a_probe_gives_the_predictions_of_the_stage(tmp_path):
     pixels = np.load(inputs["pixels"])
     roles = tuple(role for role in base.roles if role.row < 30)
     weights_path = chosen.weights.file
-    from pipeline.learning.weights import WeightsChoice, verify
+    from pipeline.learning.weights.loading import WeightsChoice, verify
 
     weights = verify(WeightsChoice(source="file", backbone="resnet18", file=weights_path, sha256=chosen.weights.sha256))
     facts = {field: getattr(base, field) for field in Study.__dataclass_fields__}
@@ -88,7 +88,7 @@ def test_the_network_of_a_probe_gives_the_predictions_of_the_stage(tmp_path):
         study = Study(**facts)
         outcome = train_strategy(name, study, weights, tmp_path / name)
         network = outcome.networks[0].eval()
-        from pipeline.learning.batches import PixelSource
+        from pipeline.learning.inputs.batches import PixelSource
 
         source = PixelSource(pixels, outcome.normalisation, base.placement)
         rows = [int(row.image_id[1:]) for row in outcome.predictions]

@@ -13,8 +13,8 @@ from pipeline.config import BankSettings
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ArtefactError, CohortError, LeakageError, TrainingError, WeightsError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
-from pipeline.learning.checkpoints import locked, read_checkpoint, write_checkpoint
-from pipeline.learning.weight_files import file_digest
+from pipeline.learning.loop.checkpoints import locked, read_checkpoint, write_checkpoint
+from pipeline.learning.weights.files import file_digest
 from pipeline.stages.bank import bank
 from pipeline.stages.train import train
 from pipeline.train_settings import TrainSettings, WeightsSettings
@@ -26,7 +26,7 @@ QUICK = TrainSettings.model_validate(
 )
 # State is written after every epoch, so that a kill in the middle has something to go on from.
 EAGER = (
-    "import sys, pipeline.learning.checkpoints as c; c.SECONDS_BETWEEN_STATES = 0.0;"
+    "import sys, pipeline.learning.loop.checkpoints as c; c.SECONDS_BETWEEN_STATES = 0.0;"
     "from pipeline.cli import main; raise SystemExit(main(sys.argv[1:]))"
 )
 

@@ -1,0 +1,1 @@
+"""The bank: what frozen blocks make of every image."""

@@ -1,0 +1,1 @@
+"""What networks are fed with: stored images as batches on a device."""

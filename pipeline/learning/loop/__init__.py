@@ -1,0 +1,1 @@
+"""The one loop of fine-tuning, and what lets it survive: states, signals, lack of memory, several devices."""

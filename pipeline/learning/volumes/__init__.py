@@ -1,0 +1,1 @@
+"""From networks for images to volumes."""

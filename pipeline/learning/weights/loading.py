@@ -1,0 +1,320 @@
+"""Weights: find, verify, and load them strictly; there is no silent fall-back (DESIGN, D1).
+
+A file is used only if its digest is the expected one, if it can be read without executing anything it
+contains, and if every name and shape fits the network.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.core.errors import WeightsError
+from pipeline.learning.networks.backbones import BACKBONES, HEAD, SLICES, block_of, recognise
+from pipeline.learning.networks.layouts import Layout, unwrap, with_usual_epsilon
+from pipeline.learning.weights.files import (
+    file_digest,
+    read_facts,
+    read_state,
+    require_digest,
+    require_finite,
+    require_statistics,
+    some_names,
+)
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS_FOLDER = Path("weights")
+# Counters of training steps; files written before PyTorch 0.4.1 lack them, and nothing here reads them.
+_OPTIONAL_SUFFIX = ".num_batches_tracked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsChoice:
+    """Which weights a study asks for.
+
+    Attributes
+    ----------
+    source
+        A registry entry, ``run`` (a checkpoint of this pipeline), ``file`` (one of the user's) or ``random``.
+    dimensions
+        2 for images, 3 for volumes. Networks for images can be inflated to volumes, not the other way.
+    """
+
+    source: str
+    backbone: str
+    file: Path | None = None
+    sha256: str | None = None
+    licence: str = "not stated"
+    dimensions: Literal[2, 3] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedWeights:
+    """A file whose digest is the expected one, with the facts that the report prints.
+
+    Attributes
+    ----------
+    output_classes
+        Classes of the head in the file; 0: it has none, and the network's own is drawn at random.
+    layout, epsilon
+        How names are arranged and which constant batch normalisation was trained with (`Source`).
+    ancestry
+        For a run's checkpoint: what it started from, with its digest.
+    dimensions
+        2 for images, 3 for volumes.
+    left_out
+        Beginnings of names that are not taken: the head of a run that looked at other blocks than the last.
+    """
+
+    source: str
+    path: Path | None
+    sha256: str
+    licence: str
+    normalisation: Normalisation
+    output_classes: int
+    layout: Layout = "plain"
+    epsilon: float = 1e-5
+    ancestry: str = ""
+    dimensions: Literal[2, 3] = 2
+    left_out: tuple[str, ...] = ()
+
+
+RANDOM = VerifiedWeights(
+    source="random", path=None, sha256="", licence="", normalisation=IMAGENET_NORMALISATION, output_classes=0
+)
+
+
+def verify(choice: WeightsChoice) -> VerifiedWeights:
+    """Find the file of a choice and check its digest; nothing of it is loaded.
+
+    Order of search for published files: the configured file, the folder ``weights``, the torch hub cache.
+
+    Raises
+    ------
+    WeightsError
+        If no file is found, its digest is another, or the source does not fit; the message says what was found
+        and what to do.
+    """
+    if choice.source == "random":
+        return RANDOM
+    if choice.source == "file":
+        path = _existing(choice.file)
+        return VerifiedWeights(
+            source="file",
+            path=path,
+            sha256=require_digest(path, choice.sha256 or ""),
+            licence=choice.licence,
+            normalisation=IMAGENET_NORMALISATION,
+            output_classes=1000,
+        )
+    return _verify_run(choice) if choice.source == "run" else _verify_published(choice)
+
+
+def build_network(backbone: str, weights: VerifiedWeights, *, seed: int) -> "nn.Module":
+    """Build a backbone with the given weights; its head is still that of the source.
+
+    Parameters
+    ----------
+    backbone
+        A key of `pipeline.learning.networks.backbones.BACKBONES`.
+    weights
+        Verified weights; `RANDOM` draws the network's own initialisation from `seed`.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, holds more than tensors, or does not fit name by name and shape by shape.
+    """
+    import torch
+
+    if weights.dimensions != 2:
+        what = f"{weights.source} holds networks for volumes"
+        raise WeightsError(what, where="train.weights.source", remedy="take a source for images")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = BACKBONES[backbone].build(weights.output_classes or 2)
+    if weights.path is not None:
+        has_head = weights.output_classes > 0
+        load_strictly(network, source_state(weights), where=weights.path.name, backbone=backbone, has_head=has_head)
+    return network
+
+
+def source_state(weights: VerifiedWeights) -> dict[str, "Tensor"]:
+    """Read the tensors of a verified file by torchvision's names, for PyTorch's usual batch normalisation.
+
+    Of a run on slices of volumes, the pooling is left out: like the head, it belongs to the task.
+    """
+    if weights.path is None:
+        return {}
+    left_out = (*weights.left_out, f"{SLICES}.")
+    state = unwrap(read_state(weights.path), weights.layout)
+    state = {name: value for name, value in state.items() if not name.startswith(left_out)}
+    return with_usual_epsilon(state, weights.epsilon)
+
+
+def load_strictly(
+    network: "nn.Module", state: dict[str, "Tensor"], *, where: str, backbone: str, has_head: bool = True
+) -> None:
+    """Copy a state dict into a network; every name and every shape must fit, nothing may be left over.
+
+    Only ``num_batches_tracked`` may be absent, and the head if the source has none.
+
+    Parameters
+    ----------
+    network
+        Built by `BACKBONES`.
+    state
+        Tensors by torchvision's names or the network's own.
+    where
+        Name of the file, for messages.
+    backbone
+        Key of `BACKBONES` by which names are translated.
+    has_head
+        Whether the file is expected to hold a head.
+
+    Raises
+    ------
+    WeightsError
+        Naming what is missing, unexpected or of another shape, and the architecture the file was made for.
+    """
+    own = network.state_dict()
+    given = require_fit(own, state, where=where, backbone=backbone, has_head=has_head)
+    network.load_state_dict({**own, **given}, strict=True)
+
+
+def require_fit(
+    own: Mapping[str, "Tensor"], state: Mapping[str, "Tensor"], *, where: str, backbone: str, has_head: bool
+) -> dict[str, "Tensor"]:
+    """Give a file's tensors by the names of the network's state dict `own`; see `load_strictly`."""
+    rename = BACKBONES[backbone].rename
+    given = {rename(name): value for name, value in state.items()}
+    left_out = set() if has_head else {name for name in own if block_of(name, backbone) == HEAD}
+    missing = [
+        name for name in own if name not in given and name not in left_out and not name.endswith(_OPTIONAL_SUFFIX)
+    ]
+    unexpected = [name for name in given if name not in own or name in left_out]
+    reshaped = [name for name in own if name in given and own[name].shape != given[name].shape]
+    if missing or unexpected or reshaped:
+        found = recognise(state)
+        what = (
+            f"the file does not fit {backbone}: it holds {found}; {some_names('missing', missing)}, "
+            f"{some_names('unexpected', unexpected)}, {some_names('of another shape', reshaped)}"
+        )
+        is_other = found in BACKBONES and found != backbone
+        remedy = f"set train.backbone to {found}" if is_other else f"use a file made for {backbone}"
+        raise WeightsError(what, where=where, remedy=remedy)
+    require_finite(given, where)
+    require_statistics(given, where)
+    return given
+
+
+def places_of(source: str, backbone: str) -> list[Path]:
+    """List where a published file is looked for: the folder ``weights``, then the torch hub cache."""
+    name = SOURCES[source].files[backbone].name
+    return [WEIGHTS_FOLDER / name, _hub_cache() / name]
+
+
+def _verify_published(choice: WeightsChoice) -> VerifiedWeights:
+    source = SOURCES[choice.source]
+    if choice.backbone not in source.files:
+        what = f"{choice.source} has no file for {choice.backbone}"
+        remedy = f"set train.backbone to {' or '.join(source.files)}, or take another source"
+        raise WeightsError(what, where="train.weights.source", remedy=remedy)
+    if source.dimensions > choice.dimensions:
+        what = f"{choice.source} holds networks for volumes, and this study has images"
+        raise WeightsError(what, where="train.weights.source", remedy="take a source for images, such as imagenet")
+    path = _existing(choice.file) if choice.file else _first_existing(choice.source, choice.backbone)
+    registered = source.files[choice.backbone].sha256
+    if registered:
+        require_digest(path, registered)  # a study may pin the rest of a digest, and not take another file by this name
+    expected = choice.sha256 or registered
+    if not expected:
+        what = f"no digest is published for {choice.source}, so the study has to name it"
+        remedy = f"if the file is the right one, write it into the configuration: sha256: {file_digest(path)}"
+        raise WeightsError(what, where="train.weights.sha256", remedy=remedy)
+    return VerifiedWeights(
+        source=choice.source,
+        path=path,
+        sha256=require_digest(path, expected),
+        licence=choice.licence if source.licence == "not stated" else source.licence,
+        normalisation=source.normalisation,
+        output_classes=source.output_classes,
+        layout=source.layout,
+        epsilon=source.epsilon,
+        dimensions=source.dimensions,
+    )
+
+
+def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
+    """Take a checkpoint of this pipeline; normalisation and licence are those of the first source."""
+    path = _existing(choice.file)
+    digest = require_digest(path, choice.sha256 or "")
+    facts = read_facts(path)
+    try:
+        backbone, classes = str(facts["backbone"]), len(facts["classes"])
+        head_blocks = tuple(map(str, facts["head_blocks"]))
+        first, first_digest = str(facts["weights_source"]), str(facts["weights_sha256"])
+        licence = str(facts["weights_licence"])
+        mean, deviation = (tuple(map(float, facts["normalisation"][key])) for key in ("mean", "deviation"))
+    except (KeyError, TypeError, ValueError) as error:
+        what = "the checkpoint does not say what it was made from and how its inputs were normalised"
+        remedy = "train it again with this version"
+        raise WeightsError(what, where=str(path), remedy=remedy) from error
+    if facts.get("volumes", {}).get("road") == "inflation":
+        what = "the checkpoint holds an inflated network, which is no source for another task"
+        remedy = "start from what it started from, or from a study on the road attention or slices_as_channels"
+        raise WeightsError(what, where=str(path), remedy=remedy)
+    if int(facts.get("networks", 1)) > 1:
+        what = f"the checkpoint holds an ensemble of {facts['networks']} networks, and a network starts from one"
+        raise WeightsError(what, where=str(path), remedy="train the other study with seeds: 1")
+    if backbone != choice.backbone:
+        what = f"the checkpoint holds {backbone}, and the study asks for {choice.backbone}"
+        raise WeightsError(what, where=str(path), remedy=f"set train.backbone to {backbone}")
+    origin = f"{first} (SHA-256 {first_digest})" if first_digest else first
+    before = str(facts.get("ancestry", ""))
+    blocks, parts = BACKBONES[backbone].blocks, BACKBONES[backbone].parts
+    has_usual_head = head_blocks == blocks[-2:-1]
+    return VerifiedWeights(
+        source="run",
+        path=path,
+        sha256=digest,
+        # What was trained by the user from random weights is the user's own.
+        licence=licence or ("own" if first == "random" else "not stated"),
+        normalisation=Normalisation(mean, deviation),
+        output_classes=classes if has_usual_head else 0,
+        left_out=() if has_usual_head else tuple(part for part, block in parts.items() if block == HEAD),
+        ancestry=f"{origin}, which started from {before}" if before else origin,
+    )
+
+
+def _existing(path: Path | None) -> Path:
+    if path is None or not path.is_file():
+        what = "the weights file does not exist"
+        raise WeightsError(what, where=str(path), remedy="check train.weights.file in the configuration")
+    return path
+
+
+def _first_existing(source: str, backbone: str) -> Path:
+    looked = places_of(source, backbone)
+    for path in looked:
+        if path.is_file():
+            return path
+    what = f"the weights file was found neither as {' nor as '.join(str(path) for path in looked)}"
+    url = SOURCES[source].files[backbone].url
+    if url:
+        remedy = (
+            f"python -m pipeline weights fetch {source}/{backbone}; without network, fetch {url} on a connected "
+            f"machine and bring it in with python -m pipeline weights import FILE; or set train.weights: random"
+        )
+    else:
+        remedy = f"get it from {SOURCES[source].page} and bring it in with python -m pipeline weights import FILE"
+    raise WeightsError(what, where="train.weights", remedy=remedy)
+
+
+def _hub_cache() -> Path:
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"
+    return Path(home) / "hub" / "checkpoints"
