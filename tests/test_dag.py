@@ -176,7 +176,7 @@ def test_a_change_of_a_stages_code_runs_it_and_its_descendants(study, package, s
 
 
 def test_a_change_of_a_library_runs_the_stages_that_use_it(study, package):
-    edit(package / "learning" / "finetuning.py", "EDITED = True")
+    edit(package / "learning" / "loop" / "finetuning.py", "EDITED = True")
     assert planned(study, study / "study.yaml") == with_descendants({"train"})
 
 

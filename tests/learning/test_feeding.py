@@ -57,7 +57,7 @@ def test_a_training_has_the_same_bits_however_its_images_come(tmp_path, monkeypa
             if way == "ahead":
                 patch.setattr(feeding, "on_device", _no_reading_here)
                 patch.setattr(feeding, "_stored", _always_ahead(feeding._stored))
-            history, _ = fine_tune(trained, data, recipe(epochs=2), task(), StateFolder(tmp_path / way, "k"))
+            history, *_ = fine_tune(trained, data, recipe(epochs=2), task(), StateFolder(tmp_path / way, "k"))
         found.append((trained.state_dict(), [log.train_loss for log in history]))
     for state, losses in found[1:]:
         assert losses == found[0][1]

@@ -120,7 +120,7 @@ def test_restoring_the_prevalence_undoes_the_class_weights():
 @pytest.mark.slow
 def test_the_lesion_is_learned_and_the_best_epoch_kept(tmp_path):
     data, trained = fold_data(), network()
-    history, best_epoch = fine_tune(trained, data, recipe(epochs=8, patience=8), task(), StateFolder(tmp_path, "k"))
+    history, best_epoch, *_ = fine_tune(trained, data, recipe(epochs=8, patience=8), task(), StateFolder(tmp_path, "k"))
     from pipeline.learning.inference import predict_logits
 
     logits = predict_logits(trained, data.inputs, data.validation_rows)
@@ -136,7 +136,7 @@ def test_the_lesion_is_learned_and_the_best_epoch_kept(tmp_path):
 def test_training_stops_when_patience_ends(tmp_path):
     data = fold_data()
     hopeless = FoldData(**{**vars(data), "validation_classes": 1 - data.validation_classes})
-    history, _ = fine_tune(network(), hopeless, recipe(epochs=30, patience=2), task(), StateFolder(tmp_path, "k"))
+    history, *_ = fine_tune(network(), hopeless, recipe(epochs=30, patience=2), task(), StateFolder(tmp_path, "k"))
     best = min(range(len(history)), key=lambda index: history[index].validation_loss)
     assert len(history) == best + 1 + 2
 
@@ -179,11 +179,11 @@ class _KillingStates(StateFolder):
 @pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path):
     whole, resumed = network(), network()
-    history, _ = fine_tune(whole, fold_data(), recipe(), task(), StateFolder(tmp_path / "a", "k"))
+    history, *_ = fine_tune(whole, fold_data(), recipe(), task(), StateFolder(tmp_path / "a", "k"))
     with pytest.raises(_KilledError):
         fine_tune(network(), fold_data(), recipe(), task(), _KillingStates(tmp_path / "b", "k"))
     torch.manual_seed(12345)  # global generators do not matter
-    again, _ = fine_tune(resumed, fold_data(), recipe(), task(), StateFolder(tmp_path / "b", "k"))
+    again, *_ = fine_tune(resumed, fold_data(), recipe(), task(), StateFolder(tmp_path / "b", "k"))
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
     losses = [[(log.train_loss, log.validation_loss) for log in logs] for logs in (history, again)]
     assert losses[0] == losses[1]
@@ -215,7 +215,9 @@ def test_training_that_does_not_improve_on_its_source_is_not_used(tmp_path, monk
     losses = iter([0.5, 0.6, 0.7])  # of the start and of two epochs
     monkeypatch.setattr(finetuning, "calibrated_loss", lambda *_: next(losses))
     short = recipe(epochs=2, patience=2)
-    history, best_epoch = fine_tune(trained, fold_data(), short, task(is_pretrained=True), StateFolder(tmp_path, "k"))
+    history, best_epoch, *_ = fine_tune(
+        trained, fold_data(), short, task(is_pretrained=True), StateFolder(tmp_path, "k")
+    )
     assert best_epoch == 0
     assert len(history) == 2
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
@@ -307,7 +309,7 @@ def test_patience_does_not_end_before_the_last_block_is_open(tmp_path, monkeypat
     losses = iter([0.5, 0.6, 0.6, 0.6, 0.6])
     monkeypatch.setattr(finetuning, "calibrated_loss", lambda *_: next(losses))
     start = task(plan=GRADUAL, is_pretrained=True)
-    history, _ = fine_tune(network(), fold_data(), recipe(patience=1), start, StateFolder(tmp_path, "k"))
+    history, *_ = fine_tune(network(), fold_data(), recipe(patience=1), start, StateFolder(tmp_path, "k"))
     assert len(history) == 3
 
 
@@ -330,7 +332,7 @@ def test_a_rate_of_its_own_for_each_block_and_a_rise_for_one_that_joins():
 def test_the_averaged_network_is_what_is_kept(tmp_path):
     numbers, states = recipe(ema_decay=0.9, learning_rate=1e-3), _Watching(tmp_path, "k")
     trained = network()
-    _, best = fine_tune(trained, fold_data(), numbers, task(), states)
+    _, best, *_ = fine_tune(trained, fold_data(), numbers, task(), states)
     seen, kept = states.seen[best - 1], trained.state_dict()
     for name, _ in trained.named_parameters():
         assert torch.equal(kept[name], seen[f"average/{name}"]), name

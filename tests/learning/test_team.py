@@ -150,7 +150,8 @@ def test_two_processes_learn_what_one_learns(whole, name):
     )
     losses = [[(log["train_loss"], log["validation_loss"]) for log in state.facts["history"]] for state in (one, two)]
     assert len(losses[0]) == 3
-    assert np.allclose(losses[0], losses[1], rtol=1e-3, atol=1e-5)
+    # The validation loss is taken at the best temperature, which a random network's first logits hardly determine.
+    assert np.allclose(losses[0], losses[1], rtol=1e-3 if name == "full" else 1e-2, atol=1e-5)
     if name == "full":
         for key, value in one.tensors.items():
             if key.startswith(("network/", "average/")):

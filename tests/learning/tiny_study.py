@@ -24,7 +24,7 @@ from pipeline.learning.bank.filling import BankOrder, fill_bank
 from pipeline.learning.inputs.augmentation import Augmentation
 from pipeline.learning.inputs.batches import PixelSource
 from pipeline.learning.inputs.devices import choose_placement
-from pipeline.learning.loop import checkpoints
+from pipeline.learning.loop import checkpoints, finetuning
 from pipeline.learning.loop.checkpoints import write_checkpoint
 from pipeline.learning.loop.interruption import interruptible
 from pipeline.learning.networks.backbones import BACKBONES
@@ -145,6 +145,7 @@ def train_tiny(name: str, source: Path, folder: Path, manifest: Path | None = No
     """
     use_tiny()
     checkpoints.SECONDS_BETWEEN_STATES = 0.0
+    finetuning.LEAST_IMPROVEMENT = 0.0  # or the easy images would let every training keep its start
     weights = RANDOM if name == "scratch" else verify_source(source)
     bank = read_document(manifest, BankManifest) if manifest else None
     folder.mkdir(exist_ok=True)
