@@ -127,6 +127,12 @@ def test_a_damaged_state_costs_one_step(whole, tmp_path):
     assert_equal_bytes(whole, folder, "full")
 
 
+def test_what_is_compared_was_trained(whole):
+    """Were the start kept, equal bytes would say nothing of the steps."""
+    for name in STRATEGIES:
+        assert (read_checkpoint(whole / name / "result.safetensors").facts["best_epoch"] > 0) == (name != "probe")
+
+
 def test_the_two_networks_of_an_ensemble_differ_and_a_probe_of_a_source_has_one(whole):
     for name in STRATEGIES:
         tensors = read_checkpoint(whole / name / "result.safetensors").tensors
