@@ -15,12 +15,13 @@ from pipeline.config import load
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.progress import say
 from pipeline.core.records import FoldRole, Record
+from pipeline.core.states import UNKNOWN, LabelKind, states_of
 from pipeline.evaluation.aggregation import aggregate, group_patients
 from pipeline.evaluation.ranking import equal_weights, rank
 from pipeline.learning.bank.filling import features_of_blocks, fill_bank
+from pipeline.learning.findings import check_states, is_findings
 from pipeline.learning.loop.finetuning import class_weights
 from pipeline.learning.probing.sweep import BlockProbe, ProbeData, candidates, choose_probe, probe_at, probe_logits
-from pipeline.prerequisites import require_classes
 from pipeline.stages.bank import order_of_study
 
 CHOSEN = "chosen"
@@ -34,7 +35,9 @@ class BoundaryScore(Record):
     features: int
     inverse_penalty: float
     validation_loss: float  # in nats, weighted by class if train.balance_classes is set
-    patient_auroc: float | None  # on the test part; macro one against the rest for more than two classes
+    # On the test part; of more than two classes the mean of each against the rest, of findings the mean of those that
+    # are present in some of its patients and absent in others.
+    patient_auroc: float | None
     note: str = ""
 
 
@@ -51,7 +54,6 @@ def sweep_boundaries(config: Path, *, output: Path | None = None, threads: int =
         processor threads
     """
     study = load(config)
-    require_classes(study, "freeze_sweep")
     results = Path("results") / study.study
     order = order_of_study(study, results, threads)
     features = features_of_blocks(fill_bank(order, results / "state" / "sweep"))
@@ -60,7 +62,7 @@ def sweep_boundaries(config: Path, *, output: Path | None = None, threads: int =
     balance = study.train.balance_classes
     for fold in sorted({role.fold for role in roles}):
         of_fold = [role for role in roles if role.fold == fold]
-        scores += score_fold(features, of_fold, study.label.classes, balance=balance)
+        scores += score_fold(features, of_fold, study.label.outputs, balance=balance, kind=study.label.kind)
     target = output or results / "freeze_sweep.tsv"
     write_table(target, BoundaryScore, scores)
     say(f"freeze_sweep: {target}")
@@ -69,20 +71,44 @@ def sweep_boundaries(config: Path, *, output: Path | None = None, threads: int =
 
 
 def score_fold(
-    features: dict[str, np.ndarray], roles: Sequence[FoldRole], classes: tuple[str, ...], *, balance: bool
+    features: dict[str, np.ndarray],
+    roles: Sequence[FoldRole],
+    classes: tuple[str, ...],
+    *,
+    balance: bool,
+    kind: LabelKind = "classes",
 ) -> list[BoundaryScore]:
     """Score every candidate in one fold, and what the validation part would have chosen.
 
-    With `balance`, classes are weighted as training weights them if `train.balance_classes` is set.
+    Parameters
+    ----------
+    features
+        For each block the pooled features of all images, shape (images, features).
+    roles
+        Of one fold.
+    classes
+        Names of the classes, or of the findings.
+    balance
+        Whether classes, or the states of each finding, are weighted as training weights them if
+        `train.balance_classes` is set.
+    kind
+        What a label says.
+
+    Raises
+    ------
+    TrainingError
+        If a class or a state is absent from the training part.
     """
     rows = {part: np.array([role.row for role in roles if role.role == part]) for part in ("train", "validation")}
-    truth = {part: np.array([classes.index(r.label) for r in roles if r.role == part]) for part in rows}
+    truth = {part: _truth([role for role in roles if role.role == part], classes, kind) for part in rows}
+    if kind == "findings":
+        check_states(truth["train"], truth["validation"], classes, roles[0].fold)
     weights = class_weights(truth["train"], len(classes), balance=balance)
     data = ProbeData(rows["train"], truth["train"], rows["validation"], truth["validation"], weights)
     test = [role for role in roles if role.role == "test"]
     probes = [(" + ".join(blocks), probe_at(features, blocks, data)) for blocks in candidates(list(features))]
     probes.append((CHOSEN, choose_probe(features, data)))
-    return [_score(name, probe, features, test, classes) for name, probe in probes]
+    return [_score(name, probe, features, test, _truth(test, classes, kind)) for name, probe in probes]
 
 
 def in_words(scores: Sequence[BoundaryScore]) -> list[str]:
@@ -97,7 +123,7 @@ def in_words(scores: Sequence[BoundaryScore]) -> list[str]:
 
 
 def _score(
-    name: str, probe: BlockProbe, features: dict[str, np.ndarray], test: Sequence[FoldRole], classes: tuple[str, ...]
+    name: str, probe: BlockProbe, features: dict[str, np.ndarray], test: Sequence[FoldRole], truth: NDArray[np.int64]
 ) -> BoundaryScore:
     logits = probe_logits(features, probe, np.array([role.row for role in test]))
     return BoundaryScore(
@@ -106,23 +132,44 @@ def _score(
         features=probe.head.weight.shape[1],
         inverse_penalty=probe.head.penalty,
         validation_loss=probe.head.validation_loss,
-        patient_auroc=_patient_auroc(logits, test, classes),
+        patient_auroc=_patient_auroc(logits, [role.patient for role in test], truth),
         note=" + ".join(probe.blocks) if name == CHOSEN else "",
     )
 
 
-def _patient_auroc(logits: NDArray[np.float64], test: Sequence[FoldRole], classes: tuple[str, ...]) -> float | None:
-    """AUROC of patients' mean probabilities, of each class against the others; None if a class is absent."""
-    from scipy.special import softmax
+def _truth(roles: Sequence[FoldRole], classes: tuple[str, ...], kind: LabelKind) -> NDArray[np.int64]:
+    """Give class indices of shape (images,), or states of findings of shape (images, findings)."""
+    labels = [role.label for role in roles]
+    if kind == "findings":
+        return states_of(labels, classes)
+    return np.array([classes.index(label) for label in labels], dtype=np.int64)
 
-    labels = [classes.index(role.label) for role in test]
-    units = group_patients([role.patient for role in test], labels, classes)
-    truth = np.array([unit.label for unit in units])
-    probabilities = aggregate(softmax(logits, axis=1), units, "mean")
-    areas = []
-    for label in range(len(classes)) if len(classes) > 2 else (1,):
-        ranking = rank(truth == label, probabilities[:, label])
-        if not ranking.is_defined:
-            return None
-        areas.append(float(ranking.areas(equal_weights(len(units)))[0][0]))
-    return float(np.mean(areas))
+
+def _patient_auroc(logits: NDArray[np.float64], patients: Sequence[str], truth: NDArray[np.int64]) -> float | None:
+    """AUROC of patients' mean probabilities, averaged over classes or findings; None if it is nowhere defined."""
+    from scipy.special import expit, softmax
+
+    if not is_findings(truth):
+        areas = _areas(softmax(logits, axis=1), patients, truth)
+        return None if None in areas else float(np.mean([area for area in areas if area is not None]))
+    found = []
+    for place, states in enumerate(truth.T):
+        known = np.flatnonzero(states != UNKNOWN)
+        present = expit(logits[known, place])
+        of_known = [patients[index] for index in known.tolist()]
+        found += _areas(np.stack([1 - present, present], axis=1), of_known, states[known])
+    defined = [area for area in found if area is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _areas(probabilities: NDArray[np.float64], patients: Sequence[str], truth: NDArray[np.int64]) -> list[float | None]:
+    """AUROC of each class against the others, of two classes that of the second; None where one side is empty."""
+    classes = probabilities.shape[1]
+    units = group_patients(patients, truth.tolist(), [str(label) for label in range(classes)])
+    of_units = np.array([unit.label for unit in units])
+    means = aggregate(probabilities, units, "mean")
+    areas: list[float | None] = []
+    for label in range(classes) if classes > 2 else (1,):
+        ranking = rank(of_units == label, means[:, label])
+        areas.append(float(ranking.areas(equal_weights(len(units)))[0][0]) if ranking.is_defined else None)
+    return areas

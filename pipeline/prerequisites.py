@@ -56,19 +56,6 @@ def require(config: Config) -> None:
         raise ConfigError(f"study {config.study} cannot start\n  " + "\n  ".join(lines))
 
 
-def require_classes(config: Config, verb: str) -> None:
-    """Refuse a study of several findings where a verb compares classes only.
-
-    Raises
-    ------
-    ConfigError
-        Saying so.
-    """
-    if config.label.kind != "classes":
-        remedy = "name two classes in a configuration of their own, for the finding that matters most"
-        raise ConfigError(f"{verb} works on classes, and the study asks for findings", where="label", remedy=remedy)
-
-
 def source_problems(config: Config) -> list[Problem]:
     """Say what is wrong with the folder or archive of DICOM files; it is not searched."""
     key, source = "ingest.source", config.ingest.source

@@ -3,7 +3,7 @@
 In each fold a source is scored on the images for training and validation, never on those for testing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from pipeline.config import load
 from pipeline.core.artefacts import read_table, write_table
-from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.errors import ConfigError, PipelineError, TrainingError
 from pipeline.core.progress import say
 from pipeline.core.records import FoldRole, Record
+from pipeline.core.states import UNKNOWN, LabelKind, states_of
 from pipeline.learning.bank.filling import features_of_blocks, fill_bank
 from pipeline.learning.probing.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
 from pipeline.learning.weights.loading import places_of
 from pipeline.learning.weights.sources import SOURCES
-from pipeline.prerequisites import require_classes
 from pipeline.stages.bank import order_of_study
 from pipeline.train_settings import NEEDED, TrainSettings, WeightsSettings
 
@@ -62,7 +62,6 @@ def rank_sources(
         processor threads
     """
     study = load(config)
-    require_classes(study, "rank_sources")
     results = Path("results") / study.study
     measured = dict(_measured(fine_tuned))
     roles = read_table(results / "folds.tsv", FoldRole)
@@ -77,7 +76,13 @@ def rank_sources(
         features = features_of_blocks(bank)[bank.blocks[-1]]
         scores += [
             score_source(
-                name, features, of_fold, study.label.classes, seed=study.seed, fine_tuned_auroc=measured.get(name)
+                name,
+                features,
+                of_fold,
+                study.label.outputs,
+                seed=study.seed,
+                kind=study.label.kind,
+                fine_tuned_auroc=measured.get(name),
             )
             for of_fold in _folds(roles)
         ]
@@ -93,9 +98,13 @@ def score_source(
     classes: tuple[str, ...],
     *,
     seed: int,
+    kind: LabelKind = "classes",
     fine_tuned_auroc: float | None = None,
 ) -> SourceScore:
     """Score a source in one fold on the images for training and validation; those for testing are not looked at.
+
+    Of several findings each is a question of its own, asked of the images of which it is known; scores are means over
+    the findings that are present in some and absent in others.
 
     Parameters
     ----------
@@ -103,21 +112,46 @@ def score_source(
         Of all images, shape (images, features).
     roles
         Of one fold.
+    classes
+        Names of the classes, or of the findings.
+    kind
+        What a label says.
+
+    Raises
+    ------
+    TrainingError
+        If no finding is present in some images and absent in others.
     """
     seen = [role for role in roles if role.role != "test"]
-    truth = np.array([classes.index(role.label) for role in seen])
     groups = np.array([role.group for role in seen])
     found = features[np.array([role.row for role in seen])].astype(np.float64)
+    asked = list(_questions([role.label for role in seen], classes, kind))
+    if not asked:
+        what = f"no finding is both present and absent in fold {roles[0].fold}"
+        raise TrainingError(what, where="rank_sources", remedy="use fewer folds or more patients")
     return SourceScore(
         source=name,
         fold=roles[0].fold,
         images=len(seen),
-        logme=logme(found, truth),
-        nleep=nleep(found, truth, seed=seed),
-        neighbour_auroc=neighbour_auroc(found, truth, groups, seed=seed),
-        probe_auroc=probe_auroc(found, truth, groups, seed=seed),
+        logme=float(np.mean([logme(found[known], truth) for known, truth in asked])),
+        nleep=float(np.mean([nleep(found[known], truth, seed=seed) for known, truth in asked])),
+        neighbour_auroc=_mean(neighbour_auroc(found[k], truth, groups[k], seed=seed) for k, truth in asked),
+        probe_auroc=_mean(probe_auroc(found[k], truth, groups[k], seed=seed) for k, truth in asked),
         fine_tuned_auroc=fine_tuned_auroc,
     )
+
+
+def _questions(labels: Sequence[str], classes: tuple[str, ...], kind: LabelKind) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Give for each question the images of which the answer is known, and the answers as class indices."""
+    if kind == "classes":
+        return [(np.arange(len(labels)), np.array([classes.index(label) for label in labels]))]
+    columns = [(np.flatnonzero(column != UNKNOWN), column) for column in states_of(labels, classes).T]
+    return [(known, column[known]) for known, column in columns if len(np.unique(column[known])) > 1]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def _folds(roles: Sequence[FoldRole]) -> list[list[FoldRole]]:

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from pipeline.config import check, load
 from pipeline.core.errors import ConfigError
 from pipeline.label_settings import LabelSettings
-from pipeline.prerequisites import require_classes
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = {"table": "labels.csv", "key": "PatientID"}
@@ -60,10 +59,3 @@ def test_the_example_and_the_page_on_labels_hold():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/labels.md").read_text(encoding="utf-8"), re.DOTALL)
     kinds = [LabelSettings.model_validate(yaml.safe_load(block)["label"]).findings.style for block in blocks]
     assert kinds == ["list", "columns"]
-
-
-def test_verbs_that_compare_classes_refuse_findings():
-    example = load(ROOT / "config/examples/cxr14_findings.yaml")
-    with pytest.raises(ConfigError, match="freeze_sweep works on classes"):
-        require_classes(example, "freeze_sweep")
-    require_classes(load(ROOT / "config/config.yaml"), "freeze_sweep")

@@ -7,7 +7,9 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.core.artefacts import read_table
+from pipeline.core.errors import TrainingError
 from pipeline.core.records import FoldRole
+from pipeline.core.states import ABSENT, PRESENT, UNKNOWN, write_states
 from pipeline.freeze_sweep import BoundaryScore, score_fold
 from pipeline.learning.networks.backbones import BACKBONES
 from pipeline.learning.probing.sweep import candidates
@@ -91,6 +93,56 @@ def test_the_sweep_weights_classes_as_training_does():
     for balance in (True, False):
         losses[balance] = [one.validation_loss for one in score_fold(features, roles, CLASSES, balance=balance)]
     assert losses[True] != losses[False]
+
+
+FINDINGS = ("Effusion", "Mass")
+
+
+def findings_fold(*columns):
+    return a_fold([write_states(FINDINGS[: len(columns)], states) for states in zip(*columns, strict=True)])
+
+
+def test_of_findings_each_is_a_question_about_the_images_of_which_it_is_known():
+    """One finding with all images known scores as the same classes do; two give the mean of their own scores."""
+    generator = np.random.default_rng(2)
+    features = generator.normal(size=(24, 5))
+    first, second = (generator.integers(0, 2, 24).tolist() for _ in range(2))
+    plain = score_source("s", features, a_fold([CLASSES[one] for one in first]), CLASSES, seed=1)
+    assert score_source("s", features, findings_fold(first), FINDINGS[:1], seed=1, kind="findings") == plain
+    partly = [UNKNOWN if row % 6 == 0 else state for row, state in enumerate(second)]
+    kept = [role for row, role in enumerate(a_fold([CLASSES[one] for one in second])) if row % 6]
+    other = score_source("s", features, kept, CLASSES, seed=1)
+    both = score_source("s", features, findings_fold(first, partly), FINDINGS, seed=1, kind="findings")
+    assert both.logme == pytest.approx((plain.logme + other.logme) / 2)
+    assert both.probe_auroc == pytest.approx((plain.probe_auroc + other.probe_auroc) / 2)
+    assert both.nleep == pytest.approx((plain.nleep + other.nleep) / 2)
+
+
+def test_findings_that_are_always_absent_have_no_score_and_alone_stop():
+    features = np.random.default_rng(2).normal(size=(24, 5))
+    first, absent = [row % 2 for row in range(24)], [ABSENT] * 24
+    both = score_source("s", features, findings_fold(first, absent), FINDINGS, seed=1, kind="findings")
+    assert both == score_source("s", features, a_fold([CLASSES[one] for one in first]), CLASSES, seed=1)
+    with pytest.raises(TrainingError, match="no finding is both present and absent"):
+        score_source("s", features, findings_fold(absent), FINDINGS[:1], seed=1, kind="findings")
+
+
+def test_the_sweep_of_findings_is_the_mean_of_sweeps_of_each():
+    generator = np.random.default_rng(4)
+    columns = [(generator.permutation(np.arange(24) % 2)).tolist() for _ in FINDINGS]
+    truth = np.array(columns).T
+    features = {"stem": (truth @ generator.normal(size=(2, 6)) + generator.normal(size=(24, 6))).astype(np.float32)}
+    both = score_fold(features, findings_fold(*columns), FINDINGS, balance=True, kind="findings")
+    alone = [
+        score_fold(features, a_fold([CLASSES[one] for one in column]), CLASSES, balance=True)[0].patient_auroc
+        for column in columns
+    ]
+    assert [one.blocks for one in both] == ["stem", "chosen"]
+    assert both[0].patient_auroc == pytest.approx(np.mean(alone))
+    assert max(alone) > 0.5
+    never = findings_fold(columns[0], [PRESENT] * 24)
+    with pytest.raises(TrainingError, match="`Mass` is not both present and absent"):
+        score_fold(features, never, FINDINGS, balance=True, kind="findings")
 
 
 def test_agreement_with_fine_tunings_is_printed_for_each_estimate():

@@ -10,7 +10,8 @@ from pipeline.phantom.lesion import Finding
 Hounsfield = npt.NDArray[np.float32]
 _HALF_CHEST_MM = (160.0, 120.0, 110.0)  # right-left, front-back, head-feet
 _FEWEST_COLUMNS = 64  # below 43, slices would be too small for the five wavelet levels of JPEG 2000
-_LARGE_MM = 26.0  # diameter from which a lesion is called large
+_TYPICAL_MM = 36.0  # median diameter of a nodule
+_LARGE_MM = 36.0  # diameter from which it is called large
 _CENTRES = {-1: (-0.44, 0.02), 1: (0.44, 0.02)}  # of the lungs, in half chests
 _LUNG = (0.33, 0.62, 0.95)  # half axes of a lung, in half chests
 
@@ -120,8 +121,8 @@ class Nodule:
         )
         return cls(
             centre=centre,
-            diameter_mm=float(np.clip(rng.lognormal(np.log(26), 0.3), 12, 44)),
-            contrast_hu=float(np.clip(rng.lognormal(np.log(500), 0.4), 150, 900)),
+            diameter_mm=float(np.clip(rng.lognormal(np.log(_TYPICAL_MM), 0.2), 18, 52)),
+            contrast_hu=float(np.clip(rng.lognormal(np.log(850), 0.2), 300, 1000)),
         )
 
     def density(self, coordinates: tuple[npt.NDArray[np.float32], ...]) -> Hounsfield:
@@ -147,14 +148,15 @@ def chest(stack: Stack, rng: np.random.Generator) -> Hounsfield:
     shell = (trunk > 0.70) & (trunk < 0.80)
     rib = np.sin(np.float32(26 * build[2]) * z + np.float32(2.5) * y) > 0.35
     volume[shell & rib] = 380
-    grain = gaussian_filter(rng.standard_normal(trunk.shape, dtype=np.float32), 1.2)
+    # Vessels are thin within a slice and go on to the next: a nodule is what is wide.
+    grain = gaussian_filter(rng.standard_normal(trunk.shape, dtype=np.float32), (1.5, 0.8, 0.8))
     grain /= grain.std()
     for side, (middle_x, middle_y) in _CENTRES.items():
         ratio = ((x - np.float32(middle_x)) / np.float32(_LUNG[0] * build[3])) ** 2
         ratio = ratio + ((y - np.float32(middle_y)) / np.float32(_LUNG[1] * build[4])) ** 2 + (z / _LUNG[2]) ** 2
         heart = ((x - 0.10) / 0.34) ** 2 + ((y + 0.25) / 0.36) ** 2 + ((z + 0.25) / 0.5) ** 2
         inside = (ratio < 1) & ((heart > 1) | (side < 0)) & (trunk < 0.70)
-        vessel = np.where(grain > 1.9, np.float32(520), np.float32(0))
+        vessel = np.where(grain > 2.2, np.float32(420), np.float32(0))
         volume = np.where(inside, -860 + 35 * grain + vessel, volume)
     body = (x / 0.13) ** 2 + ((y - 0.62) / 0.17) ** 2
     disc = np.cos(np.float32(20 * build[5]) * z) > -0.75

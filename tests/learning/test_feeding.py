@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.learning.bank.filling import BankInputs, fill_bank
 from pipeline.learning.inputs import feeding
 from pipeline.learning.inputs.batches import Part, PixelSource, plain_batches, shuffled_batches
 from pipeline.learning.inputs.devices import Placement, choose_placement
@@ -16,6 +17,7 @@ from pipeline.learning.inputs.feeding import brought, feed, read_ahead, settle
 from pipeline.learning.loop.checkpoints import StateFolder
 from pipeline.learning.loop.finetuning import FoldData, fine_tune
 from pipeline.learning.weights.sources import IMAGENET_NORMALISATION
+from tests.learning.test_bank import order
 from tests.learning.test_finetuning import CHANGES, fold_data, network, recipe, task
 
 pytestmark = pytest.mark.slow
@@ -45,6 +47,19 @@ def test_resident_prefetched_and_plain_reading_give_the_same_bits(dtype, is_rand
         feed(resident(plain), batches, seeds),
     ):
         assert all(one.equal(other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("is_random", [True, False])
+def test_maps_of_a_bank_are_the_same_read_ahead_and_in_parts(tmp_path, is_random):
+    banked = BankInputs(fill_bank(order("layer4", views=3, images=11), tmp_path, shard_images=4), PLACE)
+    batches = shuffled_batches(np.arange(11), 4, 1)
+    seeds = list(range(5, 5 + len(batches))) if is_random else None
+    expected = [banked.train(rows, 5 + i) if is_random else banked.plain(rows) for i, rows in enumerate(batches)]
+    for is_ahead in (True, False):
+        found = feed(banked, batches, seeds, is_ahead=is_ahead)
+        assert all(one.equal(other) for one, other in zip(found, expected, strict=True))
+    parts = [feed(banked, batches, seeds, Part(number, 2), is_ahead=True) for number in range(2)]
+    assert all(torch.cat(both).equal(whole) for *both, whole in zip(*parts, expected, strict=True))
 
 
 def test_a_training_has_the_same_bits_however_its_images_come(tmp_path, monkeypatch):

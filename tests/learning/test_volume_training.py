@@ -1,7 +1,7 @@
 """Training on volumes: every road learns, a killed run goes on with the same bits, a bank changes nothing.
 
-The volumes are those of the built-in study, drawn without their files, with nodules at the large and dense end of what
-it draws; the network is MONAI's ResNet with one narrow block in each layer, and its source was trained on slices.
+The volumes are those of the built-in study, drawn without their files, with nodules of all its sizes and densities; the
+network is MONAI's ResNet with one narrow block in each layer, and its source was trained on slices.
 """
 
 import functools
@@ -33,7 +33,7 @@ from pipeline.phantom.volumes import TOMOGRAPHS, Nodule, Stack, chest, scan
 
 pytestmark = pytest.mark.slow
 CLASSES = ("normal", "lesion")
-VOLUMES, TRAINED = 110, 60
+VOLUMES, TRAINED, SLICES = 140, 60, 500
 GRID = Grid(slices=24, size=48, slice_spacing_mm=8.5, pixel_spacing_mm=5.4)
 LUNG = ScaleWindow(centre=-600, width=700)
 MOVED = Augmentation(rotation_degrees=0, translation=0.06, scale=0, flip=True, contrast=0, brightness=0, noise=0)
@@ -59,7 +59,7 @@ def draw(number: int) -> tuple[np.ndarray, int]:
     rng = np.random.default_rng(1000 + number)
     stack = Stack.draw(rng, 128)
     density = chest(stack, rng)
-    nodule = replace(Nodule.draw(np.random.default_rng(50_000 + number)), diameter_mm=40.0, contrast_hu=800.0)
+    nodule = Nodule.draw(np.random.default_rng(50_000 + number))
     added = nodule.density(stack.chest_coordinates())
     if number % 2:
         density = density + added
@@ -120,11 +120,12 @@ def make_study(pixels: np.ndarray, road: str, **changes: object) -> Study:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Train a network on single slices of other patients: the source of weights for images."""
-    drawn = [draw(number) for number in range(10_000, 10_000 + 300)]
+    drawn = [draw(number) for number in range(10_000, 10_000 + SLICES)]
     slices = np.stack([volume[place] for volume, place in drawn])
     with pytest.MonkeyPatch.context() as patch:
         narrow(patch)
-        flat = make_study(slices, "attention", recipe=replace(RECIPE, epochs=30, patience=30))
+        longer = replace(RECIPE, epochs=20, patience=20, batch_size=16, learning_rate=3e-4)
+        flat = make_study(slices, "attention", recipe=longer)
         folder = tmp_path_factory.mktemp("source")
         outcome = train_strategy("scratch", flat, RANDOM, folder)
     torch.save(outcome.networks[0].state_dict(), folder / "w.pth")
@@ -139,7 +140,7 @@ def auroc(outcome: Outcome) -> float:
 @pytest.mark.parametrize("road", ["slices_as_channels", "attention", "inflation"])
 def test_every_road_learns_to_find_nodules_in_volumes_from_a_network_for_images(volumes, source, road, tmp_path):
     outcome = train_strategy("full", make_study(volumes, road), source, tmp_path)
-    assert auroc(outcome) > 0.7  # measured 0.92, 0.95, 0.85
+    assert auroc(outcome) > 0.7  # measured 0.90, 0.91, 0.83 on 60
 
 
 @pytest.mark.parametrize("road", ["attention", "inflation"])
@@ -149,7 +150,7 @@ def test_killed_in_the_middle_of_an_epoch_the_bits_are_those_of_a_run_that_was_n
     """What is left of a killed run is what it wrote; the exception stands for the kill."""
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN_STATES", 0.0)
     short = make_study(
-        volumes[:24], road, recipe=replace(RECIPE, epochs=2, batch_size=4, ema_decay=0.9), state_minutes=1e-9, views=1
+        volumes[:28], road, recipe=replace(RECIPE, epochs=2, batch_size=4, ema_decay=0.9), state_minutes=1e-9, views=1
     )
     whole = train_strategy("scratch", short, RANDOM, tmp_path / "whole")
     real, calls = finetuning.differentiate, []

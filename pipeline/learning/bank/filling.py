@@ -32,7 +32,7 @@ from pipeline.learning.bank.files import (
 from pipeline.learning.inputs.batches import PixelSource, plain_batches
 from pipeline.learning.inputs.devices import Placement
 from pipeline.learning.inputs.pieces import pieces_of
-from pipeline.learning.inputs.transfer import network_on_device
+from pipeline.learning.inputs.transfer import network_on_device, on_device
 from pipeline.learning.networks.blocks import feature_blocks, features_after_blocks, lower
 from pipeline.learning.weights.loading import VerifiedWeights
 
@@ -233,15 +233,18 @@ class BankInputs:
 
     def train(self, rows: np.ndarray, seed: int) -> "Tensor":
         """Read one of the stored views of each row, chosen by the seed: (batch, *map shape), float32."""
-        return self._read(rows, choose_views(rows, self.views, seed))
+        return self.arrive(on_device(self.fetch(rows, seed, slice(None)), self.placement.device))
 
     def plain(self, rows: np.ndarray) -> "Tensor":
         """Read the plain version of each row: (batch, *map shape), float32."""
-        return self._read(rows, np.zeros(len(rows), dtype=np.int64))
+        return self.arrive(on_device(self.fetch(rows, None, slice(None)), self.placement.device))
 
-    def _read(self, rows: np.ndarray, versions: np.ndarray) -> "Tensor":
+    def fetch(self, rows: np.ndarray, seed: int | None, place: slice) -> "Tensor":
+        """Read a part of a batch as it is stored: (part, *map shape), float16."""
         import torch
 
+        versions = np.zeros(len(rows), dtype=np.int64) if seed is None else choose_views(rows, self.views, seed)
+        rows, versions = rows[place], versions[place]
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         stored = np.stack(
             [
@@ -249,7 +252,11 @@ class BankInputs:
                 for shard, row, version in zip(shards, rows, versions, strict=True)
             ]
         )
-        return in_order(torch.from_numpy(stored).to(self.placement.device).float())
+        return torch.from_numpy(stored)
+
+    def arrive(self, values: "Tensor") -> "Tensor":
+        """Widen what was read: (part, *map shape), float32."""
+        return in_order(values.float())
 
 
 class LowerInputs:

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +33,17 @@ class Inputs(Protocol):
 
     def plain(self, rows: np.ndarray) -> "Tensor":
         """Give the rows without random changes, shape (batch, ...), on the device."""
+
+
+@runtime_checkable
+class Fetched(Inputs, Protocol):
+    """Inputs that are read from a disk as they are, so that a thread may read the next batch during the current one."""
+
+    def fetch(self, rows: np.ndarray, seed: int | None, place: slice) -> "Tensor":
+        """Read a part of a batch into the processor's memory; without a seed the plain rows."""
+
+    def arrive(self, values: "Tensor") -> "Tensor":
+        """Make what was read and copied to the device what the network takes."""
 
 
 class Part(NamedTuple):

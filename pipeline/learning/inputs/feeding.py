@@ -1,7 +1,7 @@
 """Feeding: batch after batch on the device, the next one on its way while the current one is computed.
 
-Where a GPU has room, all stored images lie on it. Otherwise a thread reads the next batches into page-locked memory
-and copies them beside the computation. Neither changes a bit of what the network sees.
+Where a GPU has room, all stored images lie on it. Otherwise, and for maps of a bank, a thread reads the next batches
+into page-locked memory and copies them beside the computation. Neither changes a bit of what the network sees.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.core.progress import say
-from pipeline.learning.inputs.batches import WHOLE, Inputs, Part, PixelSource
+from pipeline.learning.inputs.batches import WHOLE, Fetched, Inputs, Part, PixelSource
 from pipeline.learning.inputs.transfer import on_device
 
 if TYPE_CHECKING:
@@ -83,12 +83,20 @@ def feed(
     Tensor
         Shape (images of the part, ...).
     """
+    places = [part.within(len(rows)) for rows in batches]
+    if isinstance(inputs, Fetched):
+        device = inputs.placement.device
+
+        def fetch(index: int) -> "Tensor":
+            return inputs.fetch(batches[index], None if seeds is None else seeds[index], places[index])
+
+        yield from map(inputs.arrive, _brought_one_by_one(fetch, len(batches), device, is_ahead=is_ahead))
+        return
     if not isinstance(inputs, PixelSource):
         for index, rows in enumerate(batches):
             whole = inputs.plain(rows) if seeds is None else inputs.train(rows, seeds[index])
-            yield whole if part.of == 1 else whole[part.within(len(rows))]
+            yield whole if part.of == 1 else whole[places[index]]
         return
-    places = [part.within(len(rows)) for rows in batches]
     wanted = [rows[place] for rows, place in zip(batches, places, strict=True)]
     for index, stored in enumerate(_stored(inputs, wanted, is_ahead=is_ahead)):
         if seeds is None:
@@ -107,11 +115,19 @@ def _stored(source: PixelSource, wanted: list[np.ndarray], *, is_ahead: bool | N
         rows = on_device(torch.from_numpy(np.concatenate([*wanted, np.empty(0, np.int64)]).astype(np.int64)), device)
         for one in torch.split(rows, [len(batch) for batch in wanted]):
             yield source.resident.index_select(0, one)
-    elif device == "cuda" if is_ahead is None else is_ahead:
-        yield from read_ahead(lambda index: source.read(wanted[index]), len(wanted), device)
     else:
-        for batch in wanted:
-            yield on_device(source.read(batch), device)
+        yield from _brought_one_by_one(lambda index: source.read(wanted[index]), len(wanted), device, is_ahead=is_ahead)
+
+
+def _brought_one_by_one(
+    read: "Callable[[int], Tensor]", count: int, device: str, *, is_ahead: bool | None
+) -> "Iterator[Tensor]":
+    """Give tensors on the device in their order; a thread reads the next ones if asked to, or for a GPU."""
+    if device == "cuda" if is_ahead is None else is_ahead:
+        yield from read_ahead(read, count, device)
+    else:
+        for index in range(count):
+            yield on_device(read(index), device)
 
 
 class _Arrival(NamedTuple):

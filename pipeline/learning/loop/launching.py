@@ -92,7 +92,8 @@ def together(size: int, device: str, follow: Callable[..., None], *arguments: An
     _require_devices(size, device)
     # The processes are on one machine; a name of the host that leads nowhere must not matter.
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     store = _open_store()
     context = multiprocessing.get_context("spawn")
     followers, is_over = [], threading.Event()
