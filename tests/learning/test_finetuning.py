@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import TrainingError
 from pipeline.learning.criteria import calibrated_loss, validation_auroc
-from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.augmentation import NO_CHANGE, Augmentation
 from pipeline.learning.inputs.batches import PixelSource
 from pipeline.learning.inputs.devices import choose_placement
 from pipeline.learning.loop import finetuning
@@ -158,6 +158,41 @@ def test_modes_follow_the_trained_blocks():
     assert {name for name, training in modes.items() if training} == {
         n for n in modes if block_of(n, "resnet18") == "layer3"
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "gamma"), [({}, 0.0), ({"loss": "focal", "focal_gamma": 1.5}, 1.5)], ids=["cross_entropy", "focal"]
+)
+def test_the_loss_of_the_first_step_is_the_weighted_and_smoothed_one_computed_by_hand(tmp_path, changes, gamma):
+    """One step over all images, before which the network is still what it was: its loss is that of the epoch."""
+    smoothing, weights = 0.2, np.array([0.3, 2.5])
+    data = fold_data()
+    # Rarer in training than elsewhere, so that an unweighted mean and one over all classes are other numbers.
+    chosen = np.flatnonzero((data.train_classes == 0) | (np.arange(20) < 8))
+    data = FoldData(
+        **{
+            **vars(data),
+            "inputs": PixelSource(data.inputs.pixels, IMAGENET_NORMALISATION, data.inputs.placement, NO_CHANGE),
+            "train_rows": chosen,
+            "train_classes": data.train_classes[chosen],
+            "class_weights": weights,
+        }
+    )
+    trained = network()
+    with torch.no_grad():
+        trained.fc.weight.mul_(20)  # predictions that differ from image to image
+        logits = trained.eval()(data.inputs.plain(chosen)).double().numpy()
+    numbers = recipe(epochs=1, batch_size=len(chosen), label_smoothing=smoothing, **changes)
+    history, *_ = fine_tune(trained, data, numbers, task(is_pretrained=True), StateFolder(tmp_path, "k"))
+    total, share = 0.0, 0.0
+    for row, truth in zip(logits, data.train_classes, strict=True):
+        chances = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        for kind in (0, 1):
+            target = (1 - smoothing) * (kind == truth) + smoothing / 2
+            total -= weights[kind] * target * (1 - chances[kind]) ** gamma * math.log(chances[kind])
+        share += weights[truth]
+    assert history[0].train_loss == pytest.approx(total / share, rel=1e-5)
 
 
 class _KilledError(Exception):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
+from pipeline.core.seeding import derive_seed
 from pipeline.learning.inference import INFERENCE_BATCH, mean_probability_logits, pooled_features, predict_logits
 from pipeline.learning.inputs.augmentation import Augmentation
 from pipeline.learning.inputs.batches import PixelSource
@@ -80,6 +81,23 @@ def test_views_are_seeded_and_averaged_with_the_plain_look(network):
     alone = predict_logits(network, plain, rows)
     assert np.array_equal(predict_logits(network, images, rows), alone)
     assert np.allclose(predict_logits(network, plain, rows, views=3, seed=1), alone, atol=1e-5)  # views without change
+
+
+def test_the_logits_of_views_are_the_mean_of_the_plain_image_and_of_each_view(network):
+    changes = Augmentation(
+        rotation_degrees=9, translation=0.1, scale=0.1, flip=True, contrast=0.2, brightness=0.1, noise=0.05
+    )
+    plain = source("float32")
+    images = PixelSource(plain.pixels, plain.normalisation, plain.placement, changes)
+    rows = np.array([4, 0, 7])
+    variants = [images.train(rows, derive_seed(derive_seed(1, "view", view), 0)) for view in range(2)]
+    network.eval()
+    with torch.inference_mode():
+        looks = [network(one).double().numpy() for one in (images.plain(rows), *variants)]
+    wanted = (looks[0] + looks[1] + looks[2]) / 3
+    spread = max(np.abs(one - wanted).max() for one in looks)
+    found = predict_logits(network, images, rows, views=2, seed=1)
+    assert np.abs(found - wanted).max() < 1e-3 * spread  # no look counts more, and none is left out
 
 
 def test_joined_logits_have_the_mean_probability():

@@ -123,6 +123,23 @@ def test_probabilities_have_the_prevalence_of_the_training_part(tmp_path):
     assert 0 < chance.mean() < 0.75
 
 
+@pytest.mark.parametrize("name", ["probe", "full"])
+def test_the_logarithms_of_the_class_weights_are_taken_out_of_the_heads_bias(tmp_path, monkeypatch, name):
+    """Beside a training whose head is left as it was trained, with the weights of 9 and 3 images of two classes."""
+    roles = tuple(role for role in study().roles if role.role != "train" or role.label == "normal" or role.row % 3 == 0)
+    counts = [sum(role.role == "train" and role.label == kind for role in roles) for kind in ("normal", "lesion")]
+    assert counts == [9, 3]
+    uneven = study(roles=roles, recipe=recipe(epochs=1))
+    restored = train_strategy(name, uneven, RANDOM, tmp_path / "restored")
+    monkeypatch.setattr(training, "restore_prevalence", lambda *_: None)
+    as_trained = train_strategy(name, uneven, RANDOM, tmp_path / "as_trained")
+    heads = [outcome.networks[0].state_dict() for outcome in (restored, as_trained)]
+    assert torch.equal(heads[0]["fc.weight"], heads[1]["fc.weight"])
+    taken = (heads[1]["fc.bias"] - heads[0]["fc.bias"]).tolist()
+    assert taken == pytest.approx(np.log([12 / (2 * 9), 12 / (2 * 3)]).tolist(), abs=1e-5)
+    assert np.allclose(logits(as_trained) - logits(restored), taken, atol=1e-4)  # and predictions are made after that
+
+
 def test_a_finished_training_is_not_repeated(tmp_path, capsys):
     train_strategy("full", study(), RANDOM, tmp_path)
     capsys.readouterr()
