@@ -49,6 +49,7 @@ OTHER_VERBS = {
     "freeze_sweep": ("pipeline.freeze_sweep", "sweep_boundaries"),
     "relink": ("pipeline.relink", "relink"),
     "rank_sources": ("pipeline.rank_sources", "rank_sources"),
+    "pretrain": ("pipeline.pretrain", "pretrain"),
 }
 # Verbs that can also do their work without a study, if one of these options asks for it.
 ALONE = {"deidentify": ("pipeline.deidentify_folder", "deidentify_folder", ("--input", "--output", "--describe"))}

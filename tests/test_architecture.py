@@ -32,6 +32,7 @@ FLOORS = {
     "weights": 4,
     "freeze_sweep": 4,
     "rank_sources": 4,
+    "pretrain": 4,
     "cli": 5,
     "__main__": 6,
 }

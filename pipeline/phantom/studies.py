@@ -96,8 +96,8 @@ class Radiographs:
 
     def _draw(self, occasion: Occasion, exposure: str) -> Drawing:
         if occasion.study.shows is None:
-            return _drawn_radiograph(occasion, self._size, exposure)
-        shown = _drawn_radiograph(self._occasions[occasion.study.shows], self._size, exposure)
+            return drawn_radiograph(occasion, self._size, exposure)
+        shown = drawn_radiograph(self._occasions[occasion.study.shows], self._size, exposure)
         if occasion.study.is_exact_copy:
             return shown
         # As if sent through another archive: the last bit differs here and there.
@@ -244,7 +244,7 @@ class Volumes:
         return stack, stored, Drawing(np.zeros((0, 0), np.uint16), finding, truth)
 
 
-def _drawn_radiograph(occasion: Occasion, size: int, exposure: str) -> Drawing:
+def drawn_radiograph(occasion: Occasion, size: int, exposure: str) -> Drawing:
     """Draw one exposure of a study; the lesion takes part in nothing but the attenuation."""
     patient, study, seed = occasion.patient, occasion.study, occasion.seed
     anatomy = Anatomy.draw(

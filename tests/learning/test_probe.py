@@ -59,3 +59,14 @@ def test_an_absent_class_is_an_error():
     train, truth = features(2, 40, 0)
     with pytest.raises(TrainingError, match="2 of 3 classes"):
         fit_head(train, truth, train, truth, np.ones(3))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9])
+def test_a_feature_that_sleeps_in_the_training_part_does_not_outvote_all_others_when_it_wakes(spread):
+    train, truth = features(2, 90, 0)
+    train[:, 11] = spread * (truth + np.random.default_rng(2).normal(size=90))
+    head = fit_head(train, truth, train, truth, np.ones(2))
+    awake = train.copy()
+    awake[:, 11] += 0.5
+    before, after = (values @ head.weight.T + head.bias for values in (train, awake))
+    assert np.abs(after - before).max() < 3 * max(1.0, np.abs(before).max())

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.core.progress import say
 from pipeline.learning.inputs.batches import WHOLE, Fetched, Inputs, Part, PixelSource
+from pipeline.learning.inputs.rendered import RenderedSource
 from pipeline.learning.inputs.transfer import on_device
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def feed(
         def fetch(index: int) -> "Tensor":
             return inputs.fetch(batches[index], None if seeds is None else seeds[index], places[index])
 
-        yield from map(inputs.arrive, _brought_one_by_one(fetch, len(batches), device, is_ahead=is_ahead))
+        # Drawing keeps one core busy, whatever the device: a thread draws beside the computation.
+        ahead = True if isinstance(inputs, RenderedSource) else is_ahead
+        yield from map(inputs.arrive, _brought_one_by_one(fetch, len(batches), device, is_ahead=ahead))
         return
     if not isinstance(inputs, PixelSource):
         for index, rows in enumerate(batches):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # Inverse strengths of the L2 penalty on standardised features, from almost constant to almost free.
 PENALTIES = tuple(10.0**exponent for exponent in (-5, -4, -3, -2, -1, 0, 1))
 
+# Of the features' root mean square deviation: below, features are scaled as if they varied that much.
+LEAST_SHARE = 0.005
+
 
 class LinearHead(NamedTuple):
     """Weights (classes, features), bias (classes,) and how they were found."""
@@ -61,8 +64,7 @@ def fit_head(
         return _fit_findings(train, train_classes, validation, validation_classes, class_weights)
     check_classes(train_classes, len(class_weights))
     mean = train.mean(axis=0)
-    deviation = train.std(axis=0)
-    deviation[deviation < 1e-12] = 1.0  # constant features carry nothing; dividing by 1 keeps them at 0
+    deviation = _scales(train)
     scaled = (train - mean) / deviation
     candidates = []
     for penalty in PENALTIES:
@@ -75,6 +77,17 @@ def fit_head(
         ]
         candidates.append(LinearHead(weight, bias, penalty, *losses))
     return min(candidates, key=lambda head: head.validation_loss)  # ties: the stronger penalty
+
+
+def _scales(train: np.ndarray) -> np.ndarray:
+    """Give the deviation of each feature, but no less than a share of what is usual among them.
+
+    A feature that is silent in the training part, or nearly so, would be multiplied by millions, and one augmented or
+    unseen image that wakes it would outvote all others.
+    """
+    deviation: np.ndarray = train.std(axis=0)
+    usual = float(np.sqrt(np.mean(deviation**2)))
+    return np.maximum(deviation, LEAST_SHARE * usual) if usual > 0 else np.ones_like(deviation)
 
 
 def check_classes(train_classes: np.ndarray, count: int) -> None:

@@ -79,6 +79,8 @@ IMAGENET_NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 _RADIMAGENET_NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # Mean and deviation of each volume's voxels above 0 (`datasets/brains18.py` in their repository).
 _MEDICALNET_NORMALISATION = Normalisation((0.0,), (1.0,), of="volume")
+# Of the rendered pictures that our own source is trained on: their grey values spread over the whole range.
+PHANTOM_NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 _TORCHVISION = "https://download.pytorch.org/models"
 _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); the training images are under ImageNet's terms for research"
 _COCO_LICENCE = (

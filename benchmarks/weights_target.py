@@ -1,0 +1,160 @@
+"""The built-in target task in memory: cohorts as the pipeline would store them, and trainings on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config, load
+from pipeline.core.records import FoldRole
+from pipeline.core.seeding import derive_seed
+from pipeline.evaluation.delong import delong
+from pipeline.imaging.steps import PlanarImage, ScalePercentiles, apply, standard_steps
+from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.devices import Placement
+from pipeline.learning.recipes import Recipe
+from pipeline.learning.study import Study
+from pipeline.learning.training import Outcome, train_strategy
+from pipeline.learning.weights.loading import VerifiedWeights
+from pipeline.phantom.headers import Occasion
+from pipeline.phantom.plan import plan_cohort
+from pipeline.phantom.scanners import SCANNERS
+from pipeline.phantom.studies import drawn_radiograph
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ("normal", "lesion")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Images of a synthetic cohort with a label: pixels (images, size, size), and for each image patient and label."""
+
+    pixels: NDArray[np.uint8]
+    patients: tuple[int, ...]
+    labels: tuple[bool, ...]
+
+
+@cache
+def built_in() -> Config:
+    """Read the configuration of the built-in study."""
+    return load(ROOT / "config" / "config.yaml")
+
+
+def cohort(seed: int, patients: int) -> Cohort:
+    """Draw every labelled image of a cohort that is no copy of another patient's, as the pipeline stores it."""
+    config = built_in()
+    if config.phantom is None or config.preprocess.intensity.kind != "percentile":
+        raise SystemExit("config/config.yaml no longer describes the built-in study")
+    people = plan_cohort(patients=patients, prevalence=config.phantom.prevalence, seed=seed, has_second_studies=True)
+    size = config.preprocess.size
+    steps = standard_steps(scaling=_scaling(config), size=size, dtype="uint8")
+    pictures, owners, labels = [], [], []
+    for person in people:
+        for study in person.studies:
+            if not study.is_in_table or study.shows is not None:
+                continue
+            drawing = drawn_radiograph(Occasion(seed, person, study), config.phantom.size, "main")
+            largest = 2.0 ** SCANNERS[person.site].bits_stored - 1
+            image = PlanarImage(drawing.pixels.astype(np.float32), is_monochrome1=False, value_range=(0.0, largest))
+            pictures.append(apply(steps, image).values)
+            owners.append(person.number)
+            labels.append(study.has_lesion)
+    return Cohort(np.stack(pictures), tuple(owners), tuple(labels))
+
+
+def _scaling(config: Config) -> ScalePercentiles:
+    intensity = config.preprocess.intensity
+    return ScalePercentiles(low=intensity.low, high=intensity.high)
+
+
+def roles_for(training: Cohort, testing: Cohort, seed: int, validation: float = 0.25) -> tuple[FoldRole, ...]:
+    """Divide one cohort's patients into training and validation by class; all of the other one is tested."""
+    rng = np.random.default_rng(derive_seed(seed, "benchmark", "validation"))
+    positive = {owner for owner, label in zip(training.patients, training.labels, strict=True) if label}
+    held = set()
+    for group in (sorted(positive), sorted(set(training.patients) - positive)):
+        held |= set(rng.permutation(group)[: max(2, round(validation * len(group)))].tolist())
+    rows = []
+    for name, part in (("a", training), ("b", testing)):
+        for place, (owner, label) in enumerate(zip(part.patients, part.labels, strict=True)):
+            role = "test" if name == "b" else "validation" if owner in held else "train"
+            row = place + (len(training.pixels) if name == "b" else 0)
+            patient = f"{name}{owner}"
+            rows.append(
+                FoldRole(
+                    fold=0,
+                    image_id=f"{name}{place}",
+                    row=row,
+                    patient=patient,
+                    group=patient,
+                    label=CLASSES[label],
+                    role=role,
+                )
+            )
+    return tuple(rows)
+
+
+def train_on(
+    strategy: str,
+    training: Cohort,
+    testing: Cohort,
+    weights: VerifiedWeights,
+    states: Path,
+    *,
+    seed: int,
+    placement: Placement,
+    changes: dict[str, object] | None = None,
+) -> Outcome:
+    """Train one strategy of the built-in study on one cohort and predict another."""
+    settings = built_in().train
+    plain = Recipe(
+        **{name: getattr(settings, name) for name in Recipe.__dataclass_fields__}  # the same names on purpose
+    )
+    recipe = replace(plain, **(changes or {}))
+    study = Study(
+        classes=CLASSES,
+        roles=roles_for(training, testing, seed),
+        fold=0,
+        seed=seed,
+        pixels=np.concatenate([training.pixels, testing.pixels]),
+        pixels_sha256=f"cohorts of seed {seed}",
+        backbone=settings.backbone,
+        recipe=recipe,
+        augmentation=Augmentation(**settings.augmentation.model_dump()),
+        placement=placement,
+        code="benchmark",
+        head=settings.head,
+    )
+    return train_strategy(strategy, study, weights, states)
+
+
+def by_patient(outcome: Outcome) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Give truth and mean score of each tested patient, in the order of their names."""
+    scores: dict[str, list[float]] = {}
+    truth: dict[str, bool] = {}
+    for row in outcome.predictions:
+        if row.role == "test":
+            scores.setdefault(row.patient, []).append(row.logits[1] - row.logits[0])
+            truth[row.patient] = truth.get(row.patient, False) or row.label == CLASSES[1]
+    names = sorted(scores)
+    return np.array([truth[name] for name in names]), np.array([np.mean(scores[name]) for name in names])
+
+
+def area(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    """Area under the ROC curve."""
+    return float(delong(truth, scores[None])[0][0])
+
+
+def paired(
+    truth: NDArray[np.bool_],
+    first: Sequence[float] | NDArray[np.float64],
+    second: Sequence[float] | NDArray[np.float64],
+) -> tuple[float, float, float]:
+    """Difference of two areas on the same patients, with its 95 % interval (DeLong)."""
+    areas, covariance = delong(truth, np.array([first, second]))
+    error = float(np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
+    difference = float(areas[0] - areas[1])
+    return difference, difference - 1.96 * error, difference + 1.96 * error

@@ -1,0 +1,191 @@
+"""Train the embedded source weights on rendered pictures: other anatomies, scanners and findings than the study's."""
+
+import os
+import platform
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pipeline.core.artefacts import replacing
+from pipeline.core.errors import ConfigError
+from pipeline.core.progress import say
+from pipeline.core.provenance import fingerprint, versions
+from pipeline.learning.inputs.devices import Placement, choose_placement
+from pipeline.learning.loop.checkpoints import locked
+from pipeline.learning.loop.interruption import interruptible
+from pipeline.learning.pretraining import Pretrained, SourceTask, held_out_scores, pretrain_network, write_source
+from pipeline.learning.recipes import Recipe
+from pipeline.learning.weights.files import file_digest
+from pipeline.phantom.source_findings import FINDINGS
+from pipeline.phantom.source_radiograph import LABELS, SCANNERS, SourceStream
+
+BACKBONE = "resnet18"
+SEED = 60_2026
+DATASHEET = ".md"
+
+
+def pretrain(
+    *,
+    output: Path,
+    state: Path,
+    seed: int = SEED,
+    epochs: int = 34,
+    rows: int = 8192,
+    size: int = 64,
+    batch_size: int = 64,
+    learning_rate: float = 1e-4,
+    minutes: float = 40.0,
+    threads: int = 1,
+    held_out: int = 1024,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> int:
+    """Train, and write the weights and their data sheet; return 0, or 2 if the time ended before the last epoch.
+
+    Parameters
+    ----------
+    output
+        the weights file, NAME.safetensors; the data sheet NAME.md is written beside it
+    state
+        folder of the resumable state
+    seed
+        of everything random
+    epochs
+        passes over the rows; every pass draws other pictures of them
+    rows
+        pictures of an epoch
+    size
+        rows and columns of a picture in pixels
+    batch_size
+        pictures in a step
+    learning_rate
+        a tenth of AdamW's highest rate, as everywhere for random weights
+    minutes
+        time after which training ends, whatever the epoch; the best epoch so far is written
+    threads
+        processor threads of the network; another thread draws the pictures
+    held_out
+        pictures for validation
+    device
+        a GPU if there is one (auto), or cpu, cuda
+    precision
+        of matrix products
+    """
+    if output.suffix != ".safetensors":
+        raise ConfigError("weights are written as safetensors", where="--output", remedy="name it NAME.safetensors")
+    stream = SourceStream(seed, size)
+    task = SourceTask(
+        draw=stream.picture,
+        states=stream.labels,
+        names=LABELS,
+        rows=rows,
+        recipe=source_recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+        backbone=BACKBONE,
+        seed=seed,
+        size=size,
+        code=fingerprint(__name__),
+        held_out=held_out,
+    )
+    placement = choose_placement(device, precision, threads)
+    say(f"pretrain: {rows} pictures of {size} pixels in each of {epochs} epochs, at most {minutes:.0f} minutes")
+    with locked(state), interruptible(), _ended_after(minutes):
+        found = pretrain_network(task, placement, state, minutes=5.0)
+    say(f"pretrain: epoch {found.best_epoch} of {len(found.history)} is kept")
+    write_source(output, found.state, _facts(task))
+    from safetensors.torch import load_file
+
+    scores = held_out_scores(task, load_file(output), placement)
+    with replacing(output.with_suffix(DATASHEET)) as temporary:
+        temporary.write_text(_data_sheet(output, task, found, placement, scores), encoding="utf-8")
+    say(f"pretrain: {output}, {output.stat().st_size / 1e6:.1f} MB, SHA-256 {file_digest(output)}")
+    return 0 if found.is_whole else 2
+
+
+def source_recipe(*, epochs: int, batch_size: int, learning_rate: float) -> Recipe:
+    """Give the numbers of the source training: no patience, and averaged weights so that it may end at any epoch."""
+    return Recipe(
+        epochs=epochs,
+        patience=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=0.05,
+        warmup_fraction=0.05,
+        label_smoothing=0.0,
+        balance_classes=True,
+        ema_decay=0.995,
+    )
+
+
+@contextmanager
+def _ended_after(minutes: float) -> Iterator[None]:
+    """Ask this process to end after some time, as a scheduler would: the loop saves its state and stops."""
+    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _facts(task: SourceTask) -> dict[str, object]:
+    """Say in the file itself what it is; neither times nor machines, so that equal trainings give equal bytes."""
+    return {"source": "phantom", "backbone": task.backbone, "classes": task.names, "seed": task.seed, "size": task.size}
+
+
+def _data_sheet(
+    output: Path, task: SourceTask, found: Pretrained, placement: Placement, scores: dict[str, float]
+) -> str:
+    last = found.history[-1]
+    recipe = task.recipe
+    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in scores.items())
+    software = ", ".join(f"{name} {version}" for name, version in versions() if name in {"torch", "monai", "numpy"})
+    ended = "all planned epochs were run" if found.is_whole else "the time ended before the last planned epoch"
+    return f"""{output.name}: made for the built-in study of this software, and no substitute for ImageNet on patients.
+
+# Data sheet of the source `phantom`
+
+| | |
+|---|---|
+| network | MONAI {task.backbone}, three equal channels, inputs from 0 to 1 less 0.5, divided by 0.25 |
+| SHA-256 | `{file_digest(output)}` |
+| size | {output.stat().st_size:,} bytes; kernels in float16, everything else in float32 |
+| licence | Apache-2.0, that of this project: no picture, label or weight of others went into it |
+| trained on | {task.rows} rendered pictures of {task.size} pixels in each of {len(found.history)} epochs, \
+no picture twice |
+| seed | {task.seed} |
+| recipe | AdamW, highest rate {10 * recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, batches of \
+{recipe.batch_size}, warm-up {recipe.warmup_fraction:g}, cosine over {recipe.epochs} epochs, averaged weights \
+({recipe.ema_decay:g}), findings balanced |
+| ended | {ended}; epoch {found.best_epoch} is kept |
+| time | {found.seconds / 60:.1f} minutes, {found.processor_seconds / 60:.1f} minutes of processor time |
+| device | {_device(placement)} |
+| software | {software} |
+| source task | validation loss {last.validation_loss:.3f} nats, mean AUROC {sum(scores.values()) / len(scores):.3f} \
+on {task.held_out} pictures that were never trained on |
+
+Made by `python -m pipeline pretrain --output {output.name} --state FOLDER --seed {task.seed} --epochs \
+{recipe.epochs} --rows {task.rows} --size {task.size} --batch-size {recipe.batch_size} --learning-rate \
+{recipe.learning_rate:g}`.
+
+## What the pictures show
+
+Rendered radiographs of six anatomies that are no chest, seen by {len(SCANNERS)} scanners that are not the study's,
+and eight procedural textures; on them none, one or several of {len(FINDINGS)} findings, none of which is the study's
+lesion. No seed, patient or picture is shared with the built-in study (`tests/phantom/test_source.py`).
+
+| what is told | AUROC on held-out pictures |
+|---|---|
+{rows}
+"""
+
+
+def _device(placement: Placement) -> str:
+    if placement.device == "cuda":
+        import torch
+
+        return f"{torch.cuda.get_device_name()}, {placement.precision}"
+    return f"processor ({platform.machine()}), {placement.threads} threads, {placement.precision}"
