@@ -220,8 +220,8 @@ def set_mode(network: "nn.Module", backbone: str, trained_blocks: Iterable[str],
     network.eval()
     for name, module in network.named_modules():
         is_kept = keep_statistics and isinstance(module, _BatchNorm)
-        if name and block_of(name, backbone) in blocks and not any(module.children()) and not is_kept:
-            module.train()
+        if name and block_of(name, backbone) in blocks and not is_kept:
+            module.training = True  # not of leaves only: EfficientNet's blocks look at their own
 
 
 def _begin(network: "nn.Module", data: FoldData, recipe: Recipe, task: Task, team: Team = ALONE) -> Run:
