@@ -2,24 +2,33 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from pydantic import ValidationError
+
+from pipeline.config import DeidentifySettings
 from pipeline.core.artefacts import RESTRICTED, write_table
 from pipeline.core.errors import ConfigError, DicomError
-from pipeline.core.parallel import map_in_order
+from pipeline.core.marked_yaml import read_yaml
+from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
-from pipeline.core.records import Finding, OriginalName, PseudonymLink, ReceiptLine
+from pipeline.core.records import BlankedRectangle, Finding, OriginalName, PseudonymLink, ReceiptLine
+from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, SUSPECTED, Screen
 from pipeline.dicom.deidentification.description import description
+from pipeline.dicom.deidentification.file_rewriting import WORTH_PROCESSES
+from pipeline.dicom.deidentification.new_headers import FAILED
 from pipeline.dicom.deidentification.objects import ObjectRewriter, WrittenObject
 from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, contradiction
+from pipeline.dicom.deidentification.pixel_rules import PixelRule
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.deidentification.receipt import Receipt
-from pipeline.dicom.deidentification.rewriting import FAILED, WORTH_PROCESSES
 from pipeline.dicom.indexing.index import Rejection
 from pipeline.dicom.indexing.scan import walk
-from pipeline.dicom.reading.files import FileFault, whole_sha256
+from pipeline.dicom.reading.files import FileFault, Refusal, whole_sha256
 from pipeline.dicom.reading.paths import from_text
 
 _LARGEST_DATE_SHIFT_DAYS = 3650
@@ -32,10 +41,13 @@ def deidentify_folder(
     restricted: Path | None = None,
     key: Path | None = None,
     options: tuple[str, ...] = DEFAULT_OPTIONS,
+    pixel_rules: Path | None = None,
+    suspected_text: Literal["note", "quarantine"] = "quarantine",
+    tolerated_characters: int = 8,
     describe: bool = False,
     threads: int = 1,
 ) -> int:
-    """Write ``OUTPUT/dicom``, ``receipt.tsv`` and ``quarantine.tsv``; 0, or 1 if no file could leave.
+    """Write ``OUTPUT/dicom``, ``receipt.tsv``, ``quarantine.tsv`` and ``blanked.tsv``; 0, or 1 if no file could leave.
 
     Parameters
     ----------
@@ -49,6 +61,12 @@ def deidentify_folder(
         File with the secret key (default: ``key`` in the restricted folder); made on first use, mode 0600.
     options
         What files may keep beyond the basic profile: the options of docs/configuration.md, `deidentify`.
+    pixel_rules
+        YAML file with the key `pixel_rules`: which images are blanked where (docs/burned-in-text.md).
+    suspected_text
+        What becomes of images in which much text is suspected.
+    tolerated_characters
+        How many suspected characters are not much.
     describe
         Print the rules in words and do nothing else.
     threads
@@ -61,52 +79,112 @@ def deidentify_folder(
     DicomError
         If the input cannot be read.
     """
-    if message := contradiction(options, has_pixel_rules=False):
+    rules = _read_rules(pixel_rules) if pixel_rules else ()
+    if message := contradiction(options, has_pixel_rules=bool(rules)):
         raise ConfigError(message, where="--options", remedy="choose others")
     if describe:
         sys.stdout.write(description(options) + "\n")
         return 0
     if input is None or output is None:
         raise ConfigError("two folders are needed", where="--input, --output", remedy="name both")
-    return _deidentify(input, output, restricted, key, frozenset(options), threads)
-
-
-def _deidentify(
-    source: Path, output: Path, restricted: Path | None, key: Path | None, options: frozenset[str], threads: int
-) -> int:
     closed = restricted or output.absolute().parent / RESTRICTED / output.name
-    _require_places(source, output, closed)
+    _require_places(input, output, closed)
     close_to_others(closed)
     names = Pseudonyms(read_or_create_key(key or closed / "key"))
-    rewriter = ObjectRewriter(source, output / "dicom", names, _LARGEST_DATE_SHIFT_DAYS, options)
-    found = sorted(walk(source), key=lambda one: one.path)
-    refused = {one.path: one.code for one in found if isinstance(one, Rejection)}
-    files = [one.path for one in found if one.path not in refused]
-    results = map_in_order(
-        rewriter, files, threads=threads if len(files) >= WORTH_PROCESSES else 1, on_crash=lambda _: FAILED
-    )
-    written: dict[str, tuple[str, WrittenObject]] = {}
+    screen = Screen(rules, suspected_text, tolerated_characters)
+    rewriter = ObjectRewriter(input, output / "dicom", names, _LARGEST_DATE_SHIFT_DAYS, screen, frozenset(options))
+    return _deidentify(rewriter, output, closed, threads)
+
+
+def _read_rules(path: Path) -> tuple[PixelRule, ...]:
+    """Read rules for pixels: the same key as in the section `deidentify` of a configuration, and no other."""
+    values, lines = read_yaml(path)
+    if not isinstance(values, dict) or set(values) != {"pixel_rules"}:
+        raise ConfigError("expected the key `pixel_rules`", where=str(path), remedy="see docs/burned-in-text.md")
+    try:
+        return DeidentifySettings.model_validate(values).pixel_rules
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        line = lines.get(first["loc"], 1)
+        raise ConfigError(what, where=f"{path}:{line}", remedy="see docs/burned-in-text.md") from error
+
+
+@dataclass
+class _Sorted:
+    """What became of the files of a folder, by their paths."""
+
+    written: dict[str, tuple[str, WrittenObject]] = field(default_factory=dict)  # by what was written
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def take_back(self, rewriter: ObjectRewriter, files: Iterable[str], code: str) -> None:
+        """Remove files that were written."""
+        for file in files:
+            path, _ = self.written.pop(file)
+            self.refused[path] = code
+            with suppress(OSError):
+                (rewriter.target / file).unlink()
+
+
+def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: int) -> int:
+    found = sorted(walk(rewriter.source), key=lambda one: one.path)
+    done = _Sorted(refused={one.path: one.code for one in found if isinstance(one, Rejection)})
+    files = [one.path for one in found if one.path not in done.refused]
+    conflicting: set[str] = set()
+    incomplete: set[str] = set()
     progress = Progress("deidentify: files", len(files))
-    for path, result in zip(files, results, strict=True):
+    for path, result in _rewritten(rewriter, files, threads):
         progress.advance(1)
         if isinstance(result, str):
-            refused[path] = result
-        elif result.file in written:
-            refused |= _again(rewriter, written, path, result)
+            done.refused[path] = str(result)
+            if isinstance(result, Refusal):
+                incomplete.add(result.slot.series_uid)
+        elif result.file not in done.written:
+            done.written[result.file] = path, result
+        elif _are_same(rewriter, done.written[result.file][0], path):
+            done.refused[path] = "DUPLICATE_FILE"
         else:
-            written[result.file] = path, result
-    for path, result in list(written.values()):
-        if refused.get(path) == "CONFLICTING_INSTANCES":
-            del written[result.file]
-            with suppress(OSError):
-                (rewriter.target / result.file).unlink()
-    whole = [result for _, result in written.values()]
-    _write_tables(output, closed, whole, refused, rewriter)
-    reasons = Counter(refused.values())
+            done.refused[path] = "CONFLICTING_INSTANCES"
+            conflicting.add(result.file)
+    done.take_back(rewriter, conflicting, "CONFLICTING_INSTANCES")
+    # Only some slices of a volume are looked at: if one is kept out, its neighbours may say the same.
+    cut = [file for file, (_, one) in done.written.items() if one.is_slice and one.series_uid in incomplete]
+    done.take_back(rewriter, cut, "SERIES_INCOMPLETE")
+    whole = [one for _, one in done.written.values()]
+    _write_tables(output, closed, whole, done.refused, rewriter)
+    reasons = Counter(done.refused.values())
     say(f"deidentify: {len(whole)} of {len(found)} files written")
     say(f"deidentify: kept out: {', '.join(f'{code} {n}' for code, n in sorted(reasons.items())) or 'none'}")
     say(f"deidentify: the way back, for your eyes only: {closed}")
     return 0 if whole else 1
+
+
+def _rewritten(
+    rewriter: ObjectRewriter, files: Sequence[str], threads: int
+) -> Iterator[tuple[str, WrittenObject | str]]:
+    """Rewrite files; those that take a decoder come last, each in a process that it may take down."""
+    many = threads if len(files) >= WORTH_PROCESSES else 1
+    waiting: dict[str, str] = {}
+    for path, result in zip(files, map_in_order(rewriter, files, threads=many, on_crash=lambda _: FAILED), strict=True):
+        if isinstance(result, str) and result == NEEDS_DECODER:
+            waiting[path] = result
+        else:
+            yield path, result
+    decoding = map_series(
+        replace(rewriter, may_decode=True),
+        list(waiting),
+        pixels=0,
+        threads=threads,
+        on_crash=lambda path: _undecodable(waiting[path]),
+        needs_decoder=lambda _: True,
+    )
+    yield from zip(waiting, decoding, strict=True)
+
+
+def _undecodable(asked: str) -> str:
+    """Give the code of a file whose decoder crashed; it is known already whether it is a slice, and of what."""
+    code = "UNDECODABLE_PIXELS"
+    return Refusal(code, asked.slot) if isinstance(asked, Refusal) else code
 
 
 def _require_places(source: Path, output: Path, restricted: Path) -> None:
@@ -125,24 +203,18 @@ def _require_places(source: Path, output: Path, restricted: Path) -> None:
         raise ConfigError(what, where=str(output), remedy="name folders beside each other")
 
 
-def _again(
-    rewriter: ObjectRewriter, written: dict[str, tuple[str, WrittenObject]], path: str, result: WrittenObject
-) -> dict[str, str]:
-    """Say what becomes of a second file of one instance: nothing if it is the same, else both go."""
-    first, _ = written[result.file]
+def _are_same(rewriter: ObjectRewriter, first: str, second: str) -> bool:
+    """Tell whether two files of one instance are the same."""
     try:
-        digests = {whole_sha256(rewriter.source / from_text(one)) for one in (first, path)}
+        return len({whole_sha256(rewriter.source / from_text(one)) for one in (first, second)}) == 1
     except FileFault:
-        digests = set()
-    if len(digests) == 1:
-        return {path: "DUPLICATE_FILE"}
-    return {first: "CONFLICTING_INSTANCES", path: "CONFLICTING_INSTANCES"}
+        return False
 
 
 def _write_tables(
     output: Path,
     restricted: Path,
-    written: Iterable[WrittenObject],
+    written: Sequence[WrittenObject],
     refused: dict[str, str],
     rewriter: ObjectRewriter,
 ) -> None:
@@ -152,7 +224,15 @@ def _write_tables(
         receipt.add(one.counts)
         originals |= {(name.kind, name.pseudonym, name.original) for name in one.originals}
     write_table(output / "receipt.tsv", ReceiptLine, receipt.lines())
-    write_table(output / "quarantine.tsv", Finding, _findings(refused, rewriter.pseudonyms))
+    by_content = sorted(written, key=lambda one: one.sop_uid)
+    findings = [*_findings(refused, rewriter.pseudonyms), *_remarks(by_content)]
+    write_table(output / "quarantine.tsv", Finding, findings)
+    rectangles = (
+        BlankedRectangle(sop_uid=one.sop_uid, rule=one.rule, **place.model_dump())
+        for one in by_content
+        for place in one.blanked
+    )
+    write_table(output / "blanked.tsv", BlankedRectangle, rectangles)
     patients = sorted({(pseudonym, name) for kind, pseudonym, name in originals if kind == "PatientID"})
     links = (
         PseudonymLink(patient_id=name, patient=pseudonym, date_shift_days=rewriter.shift_days(name))
@@ -167,3 +247,18 @@ def _write_tables(
 def _findings(refused: dict[str, str], names: Pseudonyms) -> Iterator[Finding]:
     for path, code in sorted(refused.items(), key=lambda one: names.file(one[0])):
         yield Finding(stage="deidentify", unit="file", unit_id=names.file(path), code=code, severity="excluded")
+
+
+def _remarks(written: Iterable[WrittenObject]) -> Iterator[Finding]:
+    """Say of files that left what was blanked in them, and how many characters are suspected."""
+    for one in written:
+        for code, value in (("PIXELS_BLANKED", len(one.blanked)), (SUSPECTED, one.characters)):
+            if value:
+                yield Finding(
+                    stage="deidentify",
+                    unit="instance",
+                    unit_id=one.sop_uid,
+                    code=code,
+                    severity="noted",
+                    value=value,
+                )

@@ -13,9 +13,11 @@ from pipeline.core.progress import Progress, say
 from pipeline.core.records import BlankedRectangle, Finding, FlowStep, Instance, PseudonymLink, ReceiptLine
 from pipeline.core.records import Series as SeriesRecord
 from pipeline.dicom.deidentification.burned_in import Screen
+from pipeline.dicom.deidentification.file_rewriting import WORTH_PROCESSES
+from pipeline.dicom.deidentification.new_headers import FAILED
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.deidentification.receipt import Receipt
-from pipeline.dicom.deidentification.rewriting import FAILED, WORTH_PROCESSES, Rewriter, Rewritten
+from pipeline.dicom.deidentification.rewriting import Rewriter, Rewritten
 from pipeline.dicom.deidentification.series import blanked_rectangles, remarks_of, series_records
 from pipeline.dicom.deidentification.splitting import needs_decoder
 from pipeline.dicom.indexing.archives import source_root

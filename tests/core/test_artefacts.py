@@ -14,6 +14,7 @@ from pipeline.core.artefacts import (
     replacing,
     write_document,
     write_parquet,
+    write_parts,
     write_table,
 )
 from pipeline.core.errors import ArtefactError, PrivacyError
@@ -228,3 +229,45 @@ def test_replacing_keeps_no_temporary_file(tmp_path):
         temporary.write_bytes(b"content")
     assert (tmp_path / "deep" / "file.bin").read_bytes() == b"content"
     assert len(list((tmp_path / "deep").iterdir())) == 1
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_parts_make_a_file(tmp_path, monkeypatch, step):
+    """A system may write less than it was given."""
+    parts = [b"abc", b"", bytes(range(256)), memoryview(b"xyz")]
+    plain = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, given: plain(file, [memoryview(b"".join(given))[:step]]))
+    path = tmp_path / "new" / "deep" / "a.dcm"
+    write_parts(path, parts)
+    assert path.read_bytes() == b"".join(parts)
+    assert [one.name for one in path.parent.iterdir()] == ["a.dcm"]
+    write_parts(path, [b"other"])
+    assert path.read_bytes() == b"other"
+
+
+def test_parts_are_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(b"old")
+
+    def full(_file, _parts):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", full)
+    with pytest.raises(ArtefactError, match="No space left"):
+        write_parts(path, [b"new"])
+    monkeypatch.setattr(os, "writev", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_parts(path, [b"new"])
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {"a.dcm": b"old"}
+    with pytest.raises(ArtefactError):
+        write_parts(path / "below", [b"new"])
+
+
+def test_parts_in_a_closed_place_are_closed(tmp_path):
+    umask = os.umask(0o022)
+    try:
+        for folder, mode in (("open", 0o644), ("restricted", 0o600)):
+            write_parts(tmp_path / folder / "a", [b"x"])
+            assert stat.S_IMODE((tmp_path / folder / "a").stat().st_mode) == mode
+    finally:
+        os.umask(umask)

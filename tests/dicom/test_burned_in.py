@@ -34,8 +34,8 @@ from pipeline.dicom.deidentification.burned_in import Screen, image_regions
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, Rectangle
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.rewriting import Rewriter
-from pipeline.dicom.deidentification.splitting import Single
-from pipeline.dicom.reading.files import quiet
+from pipeline.dicom.deidentification.splitting import Single, decoded_bytes
+from pipeline.dicom.reading.quiet import quiet
 from pipeline.dicom.slices.headers import read_header
 from pipeline.phantom.captions import Caption, written
 from pipeline.phantom.lettering import letters
@@ -295,7 +295,7 @@ def test_loops_of_several_frames_are_blanked_as_a_whole(tmp_path, syntax, is_col
         rows=33, columns=36, frames=3, samples_per_pixel=3 if is_colour else 1, bits_allocated=8 if is_colour else 16
     )
     mask = mask_of([Rectangle(**PLACE)], 33, 36)
-    found = blanked(Single(instance, whole, str(whole.file_meta.TransferSyntaxUID), place, value), mask)
+    found = blanked(Single(whole, str(whole.file_meta.TransferSyntaxUID), place, value, decoded_bytes(instance)), mask)
     order = ">u2" if syntax == "big endian" else "<u2"
     new = np.frombuffer(found.pixels, "u1" if is_colour else order)[: frames.size].reshape(frames.shape)
     np.testing.assert_array_equal(new[:, ~mask], frames[:, ~mask])

@@ -4,7 +4,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from pipeline.dicom.reading import elements
-from pipeline.dicom.reading.files import quiet
+from pipeline.dicom.reading.quiet import quiet
 
 
 def raw(keyword, representation, value):

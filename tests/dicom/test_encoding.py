@@ -3,7 +3,8 @@ import pytest
 
 from pipeline.dicom.decoding.pixel_format import pixel_element
 from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
-from pipeline.dicom.reading.files import opened, quiet, read_elements
+from pipeline.dicom.reading.files import opened, read_elements
+from pipeline.dicom.reading.quiet import quiet
 from tests.dicom.samples import LIMIT, SYNTAXES, ct, with_pixels, write
 
 

@@ -5,7 +5,8 @@ import warnings
 import pydicom.config
 import pytest
 
-from pipeline.dicom.reading.files import FileFault, head_sha256, opened, quiet, read_elements
+from pipeline.dicom.reading.files import FileFault, head_sha256, opened, read_elements
+from pipeline.dicom.reading.quiet import quiet
 from tests.dicom.samples import LIMIT, SYNTAXES, radiograph, with_pixels, write
 
 PATIENT_ID = 0x00100020

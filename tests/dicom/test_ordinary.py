@@ -12,8 +12,8 @@ from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 
 from pipeline.dicom.deidentification.leaks import identity_tokens
-from pipeline.dicom.reading.files import quiet
 from pipeline.dicom.reading.ordinary import ordinary_elements
+from pipeline.dicom.reading.quiet import quiet
 from tests.dicom.samples import ct, with_pixels, write
 
 

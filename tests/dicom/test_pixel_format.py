@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.dicom.decoding.pixel_format import PixelFormat, codestream_size, pixel_element, pixel_format
-from pipeline.dicom.reading.files import FileFault, opened, quiet, read_elements
+from pipeline.dicom.reading.files import FileFault, opened, read_elements
+from pipeline.dicom.reading.quiet import quiet
 from tests.dicom.samples import LIMIT, PIXELS, SYNTAXES, radiograph, with_pixels, write
 
 JPEG, JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from pipeline.dicom.decoding.pixels import read_pixels
 from pipeline.dicom.deidentification.burned_in import FEWEST_CHARACTERS
-from pipeline.dicom.deidentification.text_detection import displayed, text_lines
+from pipeline.dicom.deidentification.text_detection import _extreme, _percentiles, displayed, text_lines
 from pipeline.phantom.captions import Caption, written
 from pipeline.phantom.lettering import letters
 
@@ -150,3 +151,19 @@ def test_real_radiographs_keep_their_markers(cxr_nih):
     assert len(counts) == 400
     assert 30 <= sum(count >= FEWEST_CHARACTERS for count in counts) <= 60
     assert sum(count > 8 for count in counts) <= 4
+
+
+@given(
+    arrays(st.sampled_from([np.uint8, np.int16, np.uint16]), st.tuples(st.integers(1, 9), st.integers(1, 9))),
+    st.floats(0, 100),
+)
+def test_percentiles_by_counting_are_those_of_numpy(values, percent):
+    wanted = np.percentile(values.astype(np.float64), percent)  # of 16 bits it overflows
+    assert _percentiles(values, (percent,)) == pytest.approx([wanted], abs=1e-6)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))), st.sampled_from([2, 5, 9]))
+def test_extremes_are_those_of_a_window(picture, width):
+    for choose, filtered in ((np.minimum, ndimage.minimum_filter), (np.maximum, ndimage.maximum_filter)):
+        wanted = filtered(picture, width, mode="nearest")
+        assert np.array_equal(_extreme(picture, width, choose), wanted)

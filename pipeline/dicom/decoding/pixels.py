@@ -19,9 +19,9 @@ from pipeline.dicom.reading.files import (
     FileFault,
     Source,
     opened,
-    quiet,
     read_elements,
 )
+from pipeline.dicom.reading.quiet import quiet
 from pipeline.dicom.reading.walker import Element, as_header
 
 __all__ = ["PixelData", "PixelReadError", "is_decodable", "read_pixels", "stored_pixels"]

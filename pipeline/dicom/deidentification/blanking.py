@@ -29,7 +29,7 @@ from pipeline.dicom.decoding.codecs import colour_values, grey_values
 from pipeline.dicom.decoding.colour import SUBSAMPLED, luminance, palette_luminance
 from pipeline.dicom.decoding.pixel_format import NATIVE, PixelElement, PixelFormat, pixel_format
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
-from pipeline.dicom.deidentification.splitting import Single, decoded_bytes, frames_of
+from pipeline.dicom.deidentification.splitting import Single, frames_of
 from pipeline.dicom.reading import elements
 from pipeline.dicom.reading.files import FileFault
 from pipeline.dicom.slices.frames import set_element
@@ -97,7 +97,7 @@ def decoded(single: Single) -> tuple[PixelFormat, NDArray[np.integer], str]:
 
 
 def _decoded(single: Single) -> tuple[PixelFormat, NDArray[np.integer], str]:
-    form = pixel_format(single.header, decoded_bytes(single.instance))
+    form = pixel_format(single.header, single.largest_bytes)
     one = replace(form, frames=1)
     photometric = form.photometric_interpretation
     frames: list[NDArray[np.integer]] = []
@@ -165,7 +165,8 @@ def blanked(single: Single, mask: Mask) -> Single:
     if syntax == ImplicitVRLittleEndian:
         representation = ""
     header = _header(single, photometric, form.samples)
-    return Single(single.instance, header, syntax, PixelElement(representation, 0, len(pixels)), pixels)
+    place = PixelElement(representation, 0, len(pixels))
+    return replace(single, header=header, transfer_syntax_uid=syntax, place=place, pixels=pixels)
 
 
 def _pieces(single: Single, form: PixelFormat) -> Iterable[bytes]:

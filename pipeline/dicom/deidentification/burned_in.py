@@ -25,6 +25,7 @@ from pipeline.dicom.slices.frames import set_element
 
 SUSPECTED = "BURNED_IN_TEXT_SUSPECTED"
 REFUSALS = frozenset({"BURNED_IN_ANNOTATION", "PIXELS_MAY_IDENTIFY", SUSPECTED, "UNDECODABLE_PIXELS"})
+NEEDS_DECODER = "NEEDS_DECODER"  # no reason of any report: such a file is tried again where a decoder may fail
 # Fewer in all are no text: side markers, and now and then a row of vessels.
 FEWEST_CHARACTERS = 4
 _EVERY_SLICE = 8  # of a volume: what a scanner writes into slices it writes into all
@@ -95,44 +96,63 @@ class Screened:
         return self.rule.name if self.rule else ""
 
 
-def screened(single: Single, screen: Screen) -> Screened:
+def screened(single: Single, screen: Screen, *, may_decode: bool = True) -> Screened:
     """Let an image through, clean it by the rule that covers it, or refuse it.
+
+    Parameters
+    ----------
+    single, screen
+        The image, and what is let through.
+    may_decode
+        Whether its pixels may be decoded here.
 
     Raises
     ------
     FileFault
-        With one of `REFUSALS`.
+        With one of `REFUSALS`; with `NEEDS_DECODER` if the pixels would have to be decoded and may not.
     """
     code = hazard(single.header)
     rule = covering_rule(single.header, screen.rules)
     if rule is None:
         if code:
             raise FileFault(code)
-        return _without_much_text(single, screen)
+        return _without_much_text(single, screen, may_decode)
     if is_beyond_rules(single.header) or (code == "BURNED_IN_ANNOTATION" and not rule.vouches):
         raise FileFault(code)
     mask = pixels_to_blank(single.header, rule)
     if mask is None:
         raise FileFault(code or "PIXELS_MAY_IDENTIFY")
+    _require_decoder(may_decode)
     cleaned = blanked(single, mask)
     return Screened(cleaned, rule, rectangles_of(mask), suspected_characters(cleaned))
 
 
+def is_looked_at(slice_number: int | None) -> bool:
+    """Tell whether the pixels of an image are looked at: all but most slices, None being no slice."""
+    return slice_number is None or slice_number % _EVERY_SLICE == 1
+
+
 def suspected_characters(single: Single) -> int:
     """Count the characters that the detector sees in an image, in the frame with the most; 0 if there are few."""
-    most = max(sum(line.characters for line in text_lines(picture)) for picture in pictures(single))
+    frames = pictures(single)[:: _EVERY_SLICE if single.frames_are_slices else 1]
+    most = max(sum(line.characters for line in text_lines(picture)) for picture in frames)
     return most if most >= FEWEST_CHARACTERS else 0
 
 
-def _without_much_text(single: Single, screen: Screen) -> Screened:
+def _without_much_text(single: Single, screen: Screen, may_decode: bool) -> Screened:
     """Refuse an image without a rule if it seems to bear a text longer than markers are."""
-    number = single.instance.instance_number
-    if single.instance.kind == "slice" and number is not None and number % _EVERY_SLICE != 1:
+    if not is_looked_at(single.slice_number):
         return Screened(single)
+    _require_decoder(may_decode)
     characters = suspected_characters(single)
     if screen.suspected_text == "quarantine" and characters > screen.tolerated_characters:
         raise FileFault(SUSPECTED)
     return Screened(single, characters=characters)
+
+
+def _require_decoder(may_decode: bool) -> None:
+    if not may_decode:
+        raise FileFault(NEEDS_DECODER)
 
 
 def declare(result: Dataset, screened_image: Screened) -> None:

@@ -10,7 +10,7 @@ DICOM PS3.15, annex E (Attribute Confidentiality Profiles).
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -25,7 +25,7 @@ from pipeline.dicom.deidentification.decisions import Decision, Place, decision
 from pipeline.dicom.deidentification.leaks import Tokens
 from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, method_codes, temporal_information
 from pipeline.dicom.deidentification.profile import EDITION, safe_private
-from pipeline.dicom.deidentification.raw import has_text_value, raw_element, text_of, values_of
+from pipeline.dicom.deidentification.raw import copied, has_text_value, raw_element, text_of, values_of
 from pipeline.dicom.deidentification.structured import kept_content
 from pipeline.dicom.deidentification.values import OLDEST_SHOWN_YEARS, PUBLIC_SCHEMES, Identity, Values
 from pipeline.dicom.reading import elements
@@ -108,32 +108,47 @@ def deidentify_dataset(
     FileFault
         ``DEIDENTIFICATION_FAILED`` if something without which the pixels would mean something else cannot be kept.
     """
-    # UIDs differ from file to file; everything else that is remembered is the patient's.
-    patient = replace(identity, tokens=Tokens(identity.tokens.words, identity.tokens.short_words))
-    walk = _walk(patient, is_little_endian)
+    walk = walk_of(identity, is_little_endian)
     outcome = Outcome()
     place = Place(options, text_of(source, _SOP_CLASS))
     kept = walk.walk(source, place, outcome, 0)
-    _complete(kept, source, walk.values, options)
+    kept |= required(source, walk.values.pseudonym, options)
     outcome.dataset = Dataset(kept)
     outcome.made.add(walk.values.pseudonym)
     return outcome
 
 
-@lru_cache(maxsize=4)
-def _walk(identity: Identity, is_little_endian: bool) -> "_Walk":
+def walk_of(identity: Identity, is_little_endian: bool) -> "Walk":
     """Give the walk for a patient: files of one patient have most values in common."""
+    # UIDs differ from file to file; everything else that is remembered is the patient's.
+    words = Tokens(identity.tokens.words, identity.tokens.short_words)
+    return _known_walk(replace(identity, tokens=words), is_little_endian)
+
+
+@lru_cache(maxsize=4)
+def _known_walk(identity: Identity, is_little_endian: bool) -> "Walk":
     values = Values(identity, identity.shift, identity.pseudonyms.patient(identity.patient_id))
-    return _Walk(values, is_little_endian)
+    return Walk(values, is_little_endian)
 
 
 @dataclass
-class _Walk:
+class Walk:
     """Walks over data sets of one patient."""
 
     values: Values
     is_little_endian: bool
     known: dict[tuple[object, ...], Treated] = field(default_factory=dict)
+
+    def element(self, element: RawDataElement, place: Place, source: Dataset) -> Treated | None:
+        """Treat an element of the top level by itself; None if what becomes of it depends on others beside it."""
+        found = decision(int(element.tag), place)
+        if found.action in _CODES or found.action in {"safe_private", "overlay"}:
+            return None
+        if found.action in _SEQUENCES:  # their items are read by pydicom, which knows the character set
+            whole = copied(source)
+            whole[element.tag] = element
+            return self._sequence(element.tag, whole, found, place, 0)
+        return self._treated_anew(element.tag, element, found, place, source, 0)
 
     def walk(self, source: Dataset, place: Place, outcome: Outcome, depth: int) -> dict[BaseTag, Element]:
         """Treat the elements of a data set or of an item."""
@@ -171,24 +186,28 @@ class _Walk:
         depth: int,
     ) -> Treated:
         """Treat one element, or remember how an equal one was treated."""
-        if found.action == "remove":
-            counted = PRIVATE_TAG if tag.is_private else int(tag)
-            return Treated(None, ((counted, "removed"),) if tag.element else (), frozenset())
-        value = element.value
+        value = element.value if found.action != "remove" else None
         key = None
         if isinstance(element, RawDataElement) and type(value) is bytes and len(value) <= _LONGEST_KNOWN_BYTES:
             key = (int(tag), element.VR, value, place, found.action, element.is_implicit_VR)
             if (known := self.known.get(key)) is not None:
                 return known
-        if found.action in _SEQUENCES:
-            treated = self._sequence(tag, source, found, place, depth)
-        else:
-            treated = self._value(tag, element, found, source)
+        treated = self._treated_anew(tag, element, found, place, source, depth)
         if key is not None:
             if len(self.known) > _MOST_KNOWN:
                 self.known.clear()
             self.known[key] = treated
         return treated
+
+    def _treated_anew(
+        self, tag: BaseTag, element: Element, found: Decision, place: Place, source: Dataset, depth: int
+    ) -> Treated:
+        if found.action == "remove":
+            counted = PRIVATE_TAG if tag.is_private else int(tag)
+            return Treated(None, ((counted, "removed"),) if tag.element else (), frozenset())
+        if found.action in _SEQUENCES:
+            return self._sequence(tag, source, found, place, depth)
+        return self._value(tag, element, found, source)
 
     def _sequence(self, tag: BaseTag, source: Dataset, found: Decision, place: Place, depth: int) -> Treated:
         try:
@@ -327,15 +346,15 @@ def raw_text(tag: int, representation: str, text: str) -> RawDataElement:
     return RawDataElement(Tag(tag), representation, len(value), value, 0, False, True)
 
 
-def _complete(kept: dict[BaseTag, Element], source: Dataset, values: Values, options: frozenset[str]) -> None:
-    """Add what every data set must say, whether or not its source did."""
-    for element in _required(values.pseudonym, options):
-        kept[element.tag] = element
-    codes = cast("Sequence", kept[_METHOD_CODES].value)
-    kept[_METHOD_CODES] = DataElement(_METHOD_CODES, "SQ", Sequence(codes))  # its own: that of others may not grow
+def required(source: Dataset, pseudonym: str, options: frozenset[str]) -> dict[BaseTag, Element]:
+    """Give what every data set must say, whether or not its source did."""
+    found = {element.tag: element for element in _required(pseudonym, options)}
+    codes = cast("Sequence", found[_METHOD_CODES].value)
+    found[_METHOD_CODES] = DataElement(_METHOD_CODES, "SQ", Sequence(codes))  # its own: that of others may not grow
     age = _age(source) if "retain_patient_characteristics" in options else ""
     if age:
-        kept[Tag(_PATIENT_AGE)] = raw_text(_PATIENT_AGE, "AS", age)
+        found[Tag(_PATIENT_AGE)] = raw_text(_PATIENT_AGE, "AS", age)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -367,10 +386,10 @@ def _age(source: Dataset) -> str:
     return f"{years:03.0f}Y" if years >= 2 else f"{years * 12:03.0f}M"
 
 
-def texts_to_search(dataset: Dataset) -> tuple[bytes, bytes]:
+def texts_to_search(result: Mapping[BaseTag, Element]) -> tuple[bytes, bytes]:
     """Give the values of a result as two long texts: those that are written as text, and those in binary form."""
     texts: list[bytes] = []
     numbers: list[bytes] = []
-    for representation, value in values_of(dataset):
+    for representation, value in values_of(result):
         (texts if has_text_value(representation) else numbers).append(value)
     return b"\0\0".join(texts), b"\0\0".join(numbers)

@@ -2,14 +2,19 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from functools import lru_cache
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from pipeline.dicom.decoding.pixel_format import PixelElement
 from pipeline.dicom.deidentification.raw import text_of
@@ -45,14 +50,18 @@ def encoded_header(dataset: Dataset, transfer_syntax_uid: str) -> tuple[bytes, b
     tuple
         An empty preamble with file meta information of our own (no application entity titles), and the data set.
     """
-    meta = _meta(text_of(dataset, _SOP_CLASS), text_of(dataset, _SOP_INSTANCE), transfer_syntax_uid)
-    form = _Form(transfer_syntax_uid == ImplicitVRLittleEndian, transfer_syntax_uid != ExplicitVRBigEndian)
-    return meta, form.encoded(dataset)
+    meta = encoded_meta(text_of(dataset, _SOP_CLASS), text_of(dataset, _SOP_INSTANCE), transfer_syntax_uid)
+    return meta, encoded_elements(dataset, transfer_syntax_uid)
 
 
-def _meta(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
+def encoded_elements(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
+    """Encode the elements of a data set in the order of their tags, without group lengths."""
+    return _form(transfer_syntax_uid).encoded(dataset)
+
+
+def encoded_meta(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
     """Encode preamble and file meta information, which is always explicit little endian (PS3.10, section 7.1)."""
-    form = _Form(is_implicit=False, is_little_endian=True)
+    form = _form(ExplicitVRLittleEndian)
     rest = b"".join(
         form.framed(0x0002, number, representation, value)
         for number, representation, value in (
@@ -79,7 +88,7 @@ class _Form:
         self._implicit = struct.Struct(f"{order}HHL").pack
 
     def encoded(self, dataset: Dataset) -> bytes:
-        """Encode the elements of a data set in the order of their tags, without group lengths."""
+        """Encode elements as `encoded_elements`."""
         found = {int(tag): element for tag, element in dataset.items()}
         return b"".join(self._element(tag, found[tag], dataset) for tag in sorted(found) if tag & 0xFFFF)
 
@@ -113,10 +122,15 @@ class _Form:
         return self._short(group, number, code, len(value)) + value
 
 
+@lru_cache(maxsize=64)
+def _form(transfer_syntax_uid: str) -> _Form:
+    return _Form(transfer_syntax_uid == ImplicitVRLittleEndian, transfer_syntax_uid != ExplicitVRBigEndian)
+
+
 def encoded_file(
-    header: tuple[bytes, bytes], transfer_syntax_uid: str, place: PixelElement | None, pixels: bytes
-) -> Iterator[bytes]:
-    """Yield the parts of a whole file.
+    header: tuple[bytes, bytes], transfer_syntax_uid: str, place: PixelElement | None, pixels: bytes | memoryview
+) -> list[bytes | memoryview]:
+    """Give the parts of a whole file.
 
     Parameters
     ----------
@@ -130,17 +144,15 @@ def encoded_file(
         The value of the pixel data element (PS3.5, annex A), which is always a data set's last.
     """
     meta, body = header
-    yield meta
-    rest = [body]
+    rest: list[bytes | memoryview] = [body]
     if place is not None:
         rest += [_pixel_header(transfer_syntax_uid, place), pixels]
         rest += [_SEQUENCE_DELIMITER] if place.is_encapsulated else []
     if transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
-        yield from rest
-        return
+        return [meta, *rest]
     deflator = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     packed = b"".join([*map(deflator.compress, rest), deflator.flush()])
-    yield packed + bytes(len(packed) % 2)
+    return [meta, packed + bytes(len(packed) % 2)]
 
 
 def _pixel_header(transfer_syntax_uid: str, place: PixelElement) -> bytes:

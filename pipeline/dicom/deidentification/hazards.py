@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 
 from pipeline.dicom.reading import elements
+from pipeline.dicom.slices.frames import CLASSIC
 
 # What comes from a detector and nothing else. All other storage classes (secondary capture, ultrasound, visible
 # light, ophthalmology, classes of tomorrow) may show names, screens or faces: kept out until a rule covers them.
@@ -45,6 +46,7 @@ DETECTOR_CLASSES = frozenset(
         XRayRadiofluoroscopicImageStorage,
     }
 )
+_CLASSES = DETECTOR_CLASSES | frozenset(CLASSIC)  # the enhanced ones are like those of single slices
 DETECTOR_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT", "PX", "RF", "RG", "RTIMAGE", "XA"})
 _SCREEN_WORDS = ("SCREEN", "CAPTURE")
 # One for each of the sixteen overlay planes (PS3.5, section 7.6).
@@ -73,7 +75,7 @@ def hazard(dataset: Dataset) -> str:
         return "BURNED_IN_ANNOTATION"
     is_captured = (
         any(elements.is_unreadable(dataset, keyword) for keyword in _KEYWORDS)
-        or elements.text(dataset, "SOPClassUID") not in DETECTOR_CLASSES
+        or elements.text(dataset, "SOPClassUID") not in _CLASSES
         or elements.text(dataset, "Modality") not in DETECTOR_MODALITIES
         or elements.text(dataset, "ConversionType") != ""
         or elements.text(dataset, "RecognizableVisualFeatures").upper() not in {"", "NO"}

@@ -38,12 +38,12 @@ _SHORTEST_NUMBER = 5
 # Digits alone are frequent in coordinates; in bytes only long ones mean something.
 _SHORTEST_DIGITS_IN_BYTES = 8
 _SHORTEST_IN_BINARY = 6
-_IDENTITY_TAGS = tuple(
+IDENTITY_TAGS = tuple(
     Tag(tag)
     for keyword in ("SpecificCharacterSet", *NAME_KEYWORDS, *CODE_KEYWORDS)
     if (tag := tag_for_keyword(keyword)) is not None
 )
-_UID_TAGS = tuple(tag for keyword in UID_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
+UID_TAGS = tuple(tag for keyword in UID_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
 _MOST_KNOWN = 1000  # studies whose words are remembered
 _KNOWN: dict[tuple[object, ...], tuple[frozenset[str], frozenset[str]]] = {}
 _SEPARATORS = re.compile(r"[\^=\\\s,;]+")
@@ -91,13 +91,10 @@ class Tokens:
 
     def long_in_bytes(self, data: bytes, fixed_words: str = "") -> bool:
         """Tell whether binary data hold one of the words that are too long to stand there by chance."""
+        if not data:
+            return False
         folded = data.lower()
-        return any(
-            form in folded
-            for length, forms in _forms(self.words, fixed_words)
-            if length >= _SHORTEST_IN_BINARY
-            for form in forms
-        )
+        return any(map(folded.__contains__, _forms(self.words, fixed_words, _SHORTEST_IN_BINARY)))
 
     def are_in_bytes(self, data: bytes, *, generated: Iterable[str] = (), fixed_words: str = "") -> bool:
         """Tell whether encoded data hold one of the words, in ASCII, UTF-8, Latin-1 or UTF-16, whatever the capitals.
@@ -113,11 +110,13 @@ class Tokens:
             Lower-case text of all words that the rules may write: a patient called "Chest" is not given away by
             the body part.
         """
+        if not data:
+            return False
         folded = data.lower()
         for text in sorted(set(generated), key=len, reverse=True):
             folded = folded.replace(text.lower().encode(), b"\0")
-        found = (form in folded for _, forms in _forms(self.words, fixed_words) for form in forms)
-        return any(found) or any(uid.encode() in folded for uid in self.uids)
+        is_found = any(map(folded.__contains__, _forms(self.words, fixed_words)))
+        return is_found or any(uid.encode() in folded for uid in self.uids)
 
 
 def identity_tokens(dataset: Dataset, options: Collection[str] = ()) -> Tokens:
@@ -126,7 +125,7 @@ def identity_tokens(dataset: Dataset, options: Collection[str] = ()) -> Tokens:
     What an option keeps (`KEPT_BY_OPTION`, UIDs) is left out.
     """
     found = dict(dataset.items())
-    elements_found = [found.get(tag) for tag in _IDENTITY_TAGS]
+    elements_found = [found.get(tag) for tag in IDENTITY_TAGS]
     own = copied(dataset)  # reading a value converts it in place
     if any(one is not None and not isinstance(one, RawDataElement) for one in elements_found):
         words, short_words = _read_words(own, frozenset(options))  # some have been converted already
@@ -138,8 +137,13 @@ def identity_tokens(dataset: Dataset, options: Collection[str] = ()) -> Tokens:
                 _KNOWN.clear()
             known = _KNOWN[key] = _read_words(own, frozenset(options))
         words, short_words = known
-    uids = () if "retain_uids" in options else (text_of(own, tag) for tag in _UID_TAGS)
-    return Tokens(words, short_words, frozenset(uid for uid in uids if len(uid) >= _SHORTEST))
+    uids = () if "retain_uids" in options else (text_of(own, tag) for tag in UID_TAGS)
+    return Tokens(words, short_words, frozenset(filter(is_worth_a_search, uids)))
+
+
+def is_worth_a_search(uid: str) -> bool:
+    """Tell whether a UID is long enough not to stand anywhere by chance."""
+    return len(uid) >= _SHORTEST
 
 
 def _read_words(dataset: Dataset, options: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -159,13 +163,16 @@ def _words(names: tuple[str, ...], numbers: tuple[str, ...]) -> tuple[frozenset[
     return long, frozenset(word for word in parts if 1 < len(word) < _SHORTEST)
 
 
-@lru_cache(maxsize=64)
-def _forms(words: frozenset[str], fixed_words: str) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
-    """Give the length and the encodings of each word that is worth a search in bytes."""
+@lru_cache(maxsize=256)
+def _forms(words: frozenset[str], fixed_words: str, shortest: int = 0) -> tuple[bytes, ...]:
+    """Give the encodings of each word that is worth a search in bytes."""
     return tuple(
-        (len(word), tuple(sorted(_encodings(word))))
+        form
         for word in sorted(words)
-        if word not in fixed_words and not (word.isdecimal() and len(word) < _SHORTEST_DIGITS_IN_BYTES)
+        if len(word) >= shortest
+        and word not in fixed_words
+        and not (word.isdecimal() and len(word) < _SHORTEST_DIGITS_IN_BYTES)
+        for form in sorted(_encodings(word))
     )
 
 

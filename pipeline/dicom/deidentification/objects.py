@@ -1,61 +1,57 @@
 """Objects: any DICOM file, with or without pixels, becomes a de-identified one, whole as it is.
 
-For those who need de-identification alone: reports, presentation states, segmentations and enhanced images go through
-as well as slices and radiographs, and nothing is cut apart.
+For those who need de-identification alone: reports and presentation states go through as well as slices, radiographs
+and objects with many frames, and nothing is cut apart. Pixels are screened as they are in a study (`burned_in`): what
+may show a name stays behind, unless a rule covers it.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRBigEndian
 
-from pipeline.core.artefacts import replacing
-from pipeline.core.errors import PipelineError
 from pipeline.core.reasons import REASONS
 from pipeline.dicom.decoding.pixel_format import NATIVE, PixelElement, pixel_element
-from pipeline.dicom.deidentification.confidentiality import deidentify_dataset
-from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
-from pipeline.dicom.deidentification.hazards import HAZARD_TAGS, hazard
-from pipeline.dicom.deidentification.leaks import identity_tokens
+from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, REFUSALS, Screened, declare, is_looked_at, screened
+from pipeline.dicom.deidentification.file_rewriting import LARGEST_HEADER_VALUE_BYTES, FileRewriter
+from pipeline.dicom.deidentification.found_headers import FoundHeader, found_header
+from pipeline.dicom.deidentification.hazards import HAZARD_TAGS
+from pipeline.dicom.deidentification.leaks import Tokens, identity_tokens
+from pipeline.dicom.deidentification.new_headers import FAILED, NAMING_UIDS, NewHeader
 from pipeline.dicom.deidentification.options import MODIFIED_DATES
+from pipeline.dicom.deidentification.pixel_rules import Rectangle
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
-from pipeline.dicom.deidentification.raw import copied, text_of
-from pipeline.dicom.deidentification.receipt import counted
-from pipeline.dicom.deidentification.rewriting import FAILED, refuse_leaks
-from pipeline.dicom.deidentification.values import Identity
+from pipeline.dicom.deidentification.raw import copied
+from pipeline.dicom.deidentification.recurring import patient_id_of, recurring
+from pipeline.dicom.deidentification.splitting import Single
 from pipeline.dicom.reading import elements
-from pipeline.dicom.reading.files import (
-    INFLATION_ROOM_BYTES,
-    LARGEST_PIXEL_BYTES,
-    MEGABYTE,
-    FileFault,
-    Source,
-    opened,
-    quiet,
-    read_elements,
-)
+from pipeline.dicom.reading.files import INFLATION_ROOM_BYTES, LARGEST_PIXEL_BYTES, FileFault, Slot, Source, opened
 from pipeline.dicom.reading.paths import from_text
+from pipeline.dicom.slices.frames import CLASSIC
+from pipeline.dicom.slices.headers import SLICE_MODALITIES
 
-_LARGEST_HEADER_VALUE_BYTES = 16 * MEGABYTE
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-_UID_TAGS = (0x0020000D, 0x0020000E, 0x00080018)
 _SOP_CLASS = 0x00080016
-_PATIENT_ID = 0x00100020
 _SHORTEST_ELEMENT_BYTES = 8
 _SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
-_HARMLESS_TAGS = (*map(Tag, HAZARD_TAGS), *(Tag(keyword) for keyword in _SIZES))
+_SUBJECT = ("Manufacturer", "ManufacturerModelName", "PhotometricInterpretation")
+_HARMLESS_TAGS = (*map(Tag, HAZARD_TAGS), *map(Tag, _SIZES), *map(Tag, _SUBJECT))  # all that `screened` decides by
+_MODALITY, _IMAGE_TYPE, _NUMBER, _POSITION = 0x00080060, 0x00080008, 0x00200013, 0x00200032
+_WHOLE_NUMBER = re.compile(r"\d{1,9}")
+_NO_SLICES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SECONDARY"})  # of Image Type: look at them all
+_MOST_REMEMBERED = 10_000
 _HARMLESS: set[tuple[object, ...]] = set()
-_MOST_HARMLESS = 10_000
 
 
-@dataclass(frozen=True)
-class Original:
+class Original(NamedTuple):
     """What a pseudonym stands for; it identifies."""
 
-    kind: str  # "patient", or the keyword of a UID
+    kind: str  # "PatientID", or the keyword of a UID
     original: str
     pseudonym: str
 
@@ -68,31 +64,26 @@ class WrittenObject:
     patient_id: str
     originals: tuple[Original, ...]
     counts: tuple[tuple[int, str, int], ...]
+    sop_uid: str
+    series_uid: str
+    is_slice: bool = False  # of a volume, so that only some of its neighbours have been looked at
+    rule: str = ""  # by which pixels were blanked
+    blanked: tuple[Rectangle, ...] = ()
+    characters: int = 0  # about how many are suspected in the pixels
 
 
 @dataclass(frozen=True)
-class ObjectRewriter:
-    """Rewrites files of one folder into another.
+class ObjectRewriter(FileRewriter):
+    """Rewrites files of one folder into another, whole as they are.
 
     Parameters
     ----------
-    source
-        The folder with the files; it is only read.
-    target
-        Where ``<series>/<sop_uid>.dcm`` are written.
-    pseudonyms
-        The keyed names.
-    largest_date_shift_days
-        Dates of a patient move back by one to this many days.
-    options
-        Words of `pipeline.dicom.deidentification.options.OPTIONS`.
+    may_decode
+        Whether compressed pixels are decoded where they must be looked at; without it such a file is refused with
+        `NEEDS_DECODER`. What a decoder does with a hostile file should cost no more than the process it is in.
     """
 
-    source: Path
-    target: Path
-    pseudonyms: Pseudonyms
-    largest_date_shift_days: int
-    options: frozenset[str]
+    may_decode: bool = False
 
     def __call__(self, path: str) -> WrittenObject | str:
         """De-identify one file, named by its path below the source (as `reading.paths.as_text` writes it).
@@ -100,60 +91,102 @@ class ObjectRewriter:
         Returns
         -------
         WrittenObject | str
-            What was written, or the reason code why nothing was.
+            What was written, or the reason code why nothing was: a `Refusal` that names the new series if it is a slice
+            that its pixels keep out.
 
         Raises
         ------
         ArtefactError
             If the target cannot be written.
         """
-        try:
-            with quiet():
-                return self._rewrite(self.source / from_text(path))
-        except PipelineError:
-            raise
-        except FileFault as fault:
-            return fault.code if fault.code in REASONS else FAILED
-        except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
-            return FAILED
+        return self.guarded(self._rewrite, self.source / from_text(path), {*REASONS, NEEDS_DECODER})
 
     def _rewrite(self, path: Path) -> WrittenObject:
-        with opened(path, LARGEST_PIXEL_BYTES + INFLATION_ROOM_BYTES) as file:
-            found = read_elements(file, None, largest_value_bytes=_LARGEST_HEADER_VALUE_BYTES)
-            facts = copied(found)
+        with opened(path, LARGEST_PIXEL_BYTES + INFLATION_ROOM_BYTES, with_pixels=True) as file:
+            found = found_header(file, LARGEST_HEADER_VALUE_BYTES)
             place = _pixels(file)
-            if place is not None:
-                key = _harmless_key(found, file, place)
-                if key not in _HARMLESS:
-                    _require_harmless(facts, file, place)
-                    if len(_HARMLESS) < _MOST_HARMLESS:
-                        _HARMLESS.add(key)
-            pixels = _value(file, place)
-            return self._write(found, facts, file.transfer_syntax_uid, place, pixels)
+            *before, sop_class = found.uids((*NAMING_UIDS, _SOP_CLASS))
+            if place is None:
+                return self._write(found, file, None, None, before, sop_class)
+            number = slice_number(found)
+            try:
+                image = self._screened(found, file, place, number)
+            except FileFault as fault:
+                if number is not None and fault.code in {*REFUSALS, NEEDS_DECODER}:
+                    raise FileFault(fault.code, self._slot(before)) from None
+                raise
+            written = self._write(found, file, place, image, before, sop_class)
+            return written if number is None else replace(written, is_slice=True)
+
+    def _screened(self, found: FoundHeader, file: Source, place: PixelElement, number: int | None) -> Screened | None:
+        """Look at pixels, or clean them; None if those of a slice like others that passed need no look."""
+        syntax = file.transfer_syntax_uid
+        key = (self.screen, *found.values(_HARMLESS_TAGS), syntax, place.is_encapsulated, place.length)
+        if key in _HARMLESS and not is_looked_at(number):
+            return None
+        header = copied(found.dataset)
+        _check_size(header, file, place)
+        pixels = bytes(file.value(place.start, place.length))
+        frames_are_slices = elements.text(header, _SOP_CLASS) in CLASSIC
+        single = Single(header, syntax, place, pixels, LARGEST_PIXEL_BYTES, number, frames_are_slices)
+        image = screened(single, self.screen, may_decode=self.may_decode or syntax in NATIVE)
+        if image.rule is None and len(_HARMLESS) < _MOST_REMEMBERED:
+            _HARMLESS.add(key)
+        return image
 
     def _write(
-        self, found: Dataset, facts: Dataset, syntax: str, place: PixelElement | None, pixels: bytes
+        self,
+        found: FoundHeader,
+        file: Source,
+        place: PixelElement | None,
+        image: Screened | None,
+        before: list[str],
+        sop_class: str,
     ) -> WrittenObject:
-        before = [text_of(found, tag) for tag in _UID_TAGS]
-        if not all(before) or not text_of(found, _SOP_CLASS):
+        if not all(before) or not sop_class:
             raise FileFault("MISSING_IDENTITY")
-        patient_id = elements.text(facts, _PATIENT_ID) or f"study {before[0]}"  # nobody's, but not everybody's
-        tokens = identity_tokens(found, self.options)
-        identity = Identity(self.pseudonyms, patient_id, self.largest_date_shift_days, tokens)
-        order = syntax != ExplicitVRBigEndian
-        outcome = deidentify_dataset(found, identity, self.options, is_little_endian=order)
-        header = encoded_header(outcome.dataset, syntax)
-        refuse_leaks(outcome, tokens, self.options, pixels if place is not None and place.is_encapsulated else b"")
-        after = [text_of(outcome.dataset, tag) for tag in _UID_TAGS]
-        if not all(after):
+        syntax = file.transfer_syntax_uid
+        if image is not None and image.rule is not None:
+            pixels: bytes | memoryview = image.single.pixels
+            syntax, place = image.single.transfer_syntax_uid, image.single.place
+            owner = self._owner(found.dataset)
+            declared = partial(declare, screened_image=image)
+            header, _ = self.new_header(image.single.header, syntax, owner, declared)
+        else:
+            pixels = file.value(place.start, place.length) if place else b""
+            header, owner = self._header(found, syntax)
+        if not all(header.uids):
             raise FileFault(FAILED)
-        name = f"{after[1]}/{after[2]}.dcm"
-        with replacing(self.target / name, flush=False) as temporary, temporary.open("wb") as stream:
-            stream.writelines(encoded_file(header, syntax, place, pixels))
-        return WrittenObject(name, patient_id, self._originals(patient_id, before, after), counted(outcome.counts))
+        _, series, sop = header.uids
+        name = f"{series}/{sop}.dcm"
+        self.write(self.target / name, header, syntax, owner[1], place, pixels)
+        originals = self._originals(owner[0], before, header.uids)
+        if image is None:
+            return WrittenObject(name, owner[0], originals, header.counts, sop, series)
+        marks = image.rule_name, image.rectangles, image.characters
+        return WrittenObject(name, owner[0], originals, header.counts, sop, series, False, *marks)
+
+    def _header(self, found: FoundHeader, syntax: str) -> tuple[NewHeader, tuple[str, Tokens]]:
+        """Make a new header, out of what recurs if there is that."""
+        if found.pieces is not None:
+            memory = recurring(self.pseudonyms, self.largest_date_shift_days, self.options)
+            new = memory.header(found.pieces, syntax, is_implicit=found.is_implicit)
+            if new is not None:
+                header, identity = new
+                return header, (identity.patient_id, identity.tokens)
+        owner = self._owner(found.dataset)
+        return self.new_header(found.dataset, syntax, owner)[0], owner
+
+    def _owner(self, found: Dataset) -> tuple[str, Tokens]:
+        return patient_id_of(found), identity_tokens(found, self.options)
+
+    def _slot(self, before: Sequence[str]) -> Slot:
+        """Name the series of a slice that is kept out, as it would be called."""
+        series = before[1] if "retain_uids" in self.options else self.pseudonyms.uid(before[1])
+        return Slot(series, "")
 
     def _originals(self, patient_id: str, before: Sequence[str], after: Sequence[str]) -> tuple[Original, ...]:
-        patient = Original("PatientID", patient_id, self.pseudonyms.patient(patient_id))
+        patient = Original("PatientID", patient_id, _patient(self.pseudonyms, patient_id))
         return (patient, *map(Original, _UIDS, before, after))
 
     def shift_days(self, patient_id: str) -> int:
@@ -162,40 +195,33 @@ class ObjectRewriter:
         return self.pseudonyms.date_shift_days(patient_id, self.largest_date_shift_days) if is_moved else 0
 
 
+@lru_cache(maxsize=1000)
+def _patient(pseudonyms: Pseudonyms, patient_id: str) -> str:
+    return pseudonyms.patient(patient_id)
+
+
+def slice_number(found: FoundHeader) -> int | None:
+    """Give the number of a slice of a volume; None for anything else, and for slices without a number."""
+    if found.text(_MODALITY) not in SLICE_MODALITIES or not found.text(_POSITION):
+        return None
+    if not _NO_SLICES.isdisjoint(found.text(_IMAGE_TYPE).upper().split("\\")):
+        return None
+    number = found.text(_NUMBER)
+    return int(number) if _WHOLE_NUMBER.fullmatch(number) else None
+
+
 def _pixels(file: Source) -> PixelElement | None:
     """Find the pixel data; None if the object ends without."""
     at = file.body.tell()
     return pixel_element(file) if file.end - at >= _SHORTEST_ELEMENT_BYTES else None
 
 
-def _harmless_key(found: Dataset, file: Source, place: PixelElement) -> tuple[object, ...]:
-    """Give all that `_require_harmless` looks at, as bytes: what was harmless once, is."""
-    own = dict(found.items())
-    values = (getattr(own.get(tag), "value", None) for tag in _HARMLESS_TAGS)
-    return (*map(_comparable, values), file.transfer_syntax_uid, place.is_encapsulated, place.length)
-
-
-def _comparable(value: object) -> object:
-    """Give a value that can be held against others."""
-    return value if value is None or isinstance(value, bytes) else repr(value)
-
-
-def _require_harmless(facts: Dataset, file: Source, place: PixelElement) -> None:
-    """Refuse pixels that may identify, and bytes that are no pixels."""
-    code = hazard(facts)
-    if code:
-        raise FileFault(code)
+def _check_size(header: Dataset, file: Source, place: PixelElement) -> None:
+    """Refuse bytes that are no pixels."""
     if place.is_encapsulated == (file.transfer_syntax_uid in NATIVE):
         raise FileFault("UNREADABLE_HEADER")
-    numbers = [elements.integer(facts, word) or 0 for word in _SIZES[:4]]
-    bits = (elements.integer(facts, "NumberOfFrames") or 1) * numbers[0] * numbers[1] * numbers[2] * numbers[3]
+    numbers = [elements.integer(header, word) or 0 for word in _SIZES[:4]]
+    bits = (elements.integer(header, "NumberOfFrames") or 1) * numbers[0] * numbers[1] * numbers[2] * numbers[3]
     wanted = (bits + 7) // 8
     if bits <= 0 or (not place.is_encapsulated and place.length != wanted + wanted % 2):
         raise FileFault("BAD_DIMENSIONS")
-
-
-def _value(file: Source, place: PixelElement | None) -> bytes:
-    if place is None:
-        return b""
-    file.body.seek(place.start)
-    return file.body.read(place.length)

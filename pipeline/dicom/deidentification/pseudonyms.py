@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import hashlib
 import hmac
 import os
 import secrets
@@ -99,7 +98,7 @@ class Pseudonyms:
     def _digest(self, purpose: str, value: str) -> bytes:
         # surrogatepass: file names that are not UTF-8 reach Python as lone surrogates
         message = f"{purpose}\x1f{value}".encode("utf-8", "surrogatepass")
-        return hmac.new(self.key, message, hashlib.sha256).digest()
+        return hmac.digest(self.key, message, "sha256")
 
 
 def read_or_create_key(path: Path) -> bytes:

@@ -5,7 +5,7 @@ References
 DICOM PS3.5, sections 6.2 (value representations) and 7.1 (data elements).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
@@ -74,6 +74,8 @@ def raw_element(
     """
     if not isinstance(element, RawDataElement):
         found = _encoded(element, source, is_little_endian=is_little_endian)
+    elif element.value is None and element.length == 0:  # pydicom's word for empty; what is too long has a length
+        found = element._replace(value=b"")
     elif element.is_little_endian == is_little_endian or has_text_value(expected):
         found = element
     else:
@@ -95,14 +97,14 @@ def _of_kind(found: RawDataElement, expected: str) -> RawDataElement | None:
     return found._replace(VR=expected) if not found.value else None
 
 
-def values_of(dataset: Dataset) -> Iterator[tuple[str | None, bytes]]:
+def values_of(result: Mapping[BaseTag, DataElement | RawDataElement]) -> Iterator[tuple[str | None, bytes]]:
     """Give representation and bytes of every value of a result, nested ones included."""
-    for element in dataset.values():
+    for element in result.values():
         if isinstance(element, RawDataElement):
             yield element.VR, element.value or b""
         elif isinstance(element.value, Sequence):
             for item in element.value:
-                yield from values_of(item)
+                yield from values_of(dict(item.items()))
 
 
 def _converted(element: RawDataElement, source: Dataset) -> DataElement | None:

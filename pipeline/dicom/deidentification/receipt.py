@@ -1,7 +1,7 @@
 """Receipt: what was done to which attribute how often, without any value of any file."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag
 
@@ -16,24 +16,22 @@ class Receipt:
     """Adds up what was done to the elements of many files."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._counts: Counter[tuple[int, str]] = Counter()
 
     def add(self, counts: Iterable[tuple[int, str, int]]) -> None:
         """Add the counts of a file: tag, outcome, how often."""
         for tag, outcome, number in counts:
-            self._counts[(*_named(tag), outcome)] += number
+            self._counts[tag, outcome] += number
 
     def lines(self) -> list[ReceiptLine]:
         """Give the table, in order of the tags."""
+        named: Counter[tuple[str, str, str]] = Counter()
+        for (tag, outcome), number in self._counts.items():
+            named[(*_named(tag), outcome)] += number
         return [
             ReceiptLine(tag=tag, keyword=keyword, action=action, elements=number)
-            for (tag, keyword, action), number in sorted(self._counts.items())
+            for (tag, keyword, action), number in sorted(named.items())
         ]
-
-
-def counted(counts: Mapping[tuple[int, str], int]) -> tuple[tuple[int, str, int], ...]:
-    """Give counts in the form that travels between processes."""
-    return tuple([(tag, outcome, number) for (tag, outcome), number in counts.items()])
 
 
 def _named(tag: int) -> tuple[str, str]:

@@ -7,54 +7,34 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.dataset import Dataset
 
-from pipeline.core.artefacts import replacing
-from pipeline.core.errors import ArtefactError, PipelineError
+from pipeline.core.errors import ArtefactError
 from pipeline.core.records import Instance
-from pipeline.dicom.deidentification.burned_in import FIXED_WORDS, REFUSALS, SCREENING_TAGS, Screen, declare, screened
-from pipeline.dicom.deidentification.confidentiality import METHOD, Outcome, deidentify_dataset, texts_to_search
-from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
+from pipeline.dicom.deidentification.burned_in import REFUSALS, SCREENING_TAGS, declare, screened
+from pipeline.dicom.deidentification.file_rewriting import LARGEST_HEADER_VALUE_BYTES, FileRewriter
 from pipeline.dicom.deidentification.leaks import CODE_KEYWORDS, NAME_KEYWORDS, UID_KEYWORDS, Tokens, identity_tokens
-from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, method_codes
+from pipeline.dicom.deidentification.new_headers import FAILED
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
 from pipeline.dicom.deidentification.profile import read_rows
-from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.raw import copied
-from pipeline.dicom.deidentification.receipt import counted
 from pipeline.dicom.deidentification.splitting import Single, decoded_bytes, singles
-from pipeline.dicom.deidentification.values import Identity
-from pipeline.dicom.deidentification.words import fixed_text
 from pipeline.dicom.reading import elements
-from pipeline.dicom.reading.files import (
-    INFLATION_ROOM_BYTES,
-    MEGABYTE,
-    FileFault,
-    head_sha256,
-    opened,
-    quiet,
-    read_elements,
-)
+from pipeline.dicom.reading.files import INFLATION_ROOM_BYTES, FileFault, head_sha256, opened, read_elements
 from pipeline.dicom.reading.paths import from_text
 from pipeline.dicom.slices.frames import GROUP_TAGS, LARGEST_GROUPS_BYTES, set_element
 
 _IDENTITY_KEYWORDS = (*NAME_KEYWORDS, *CODE_KEYWORDS, *UID_KEYWORDS, "PatientBirthDate")
-WORTH_PROCESSES = 400  # fewest instances for which starting worker processes pays
-_NO_RULES = Screen()
-FAILED = "DEIDENTIFICATION_FAILED"
 # What a slice cut out of an object with several takes along; the rest is about the whole object.
 _SLICE_TAGS = (
     *(tag for row in read_rows("slice_attributes.tsv") if (tag := tag_for_keyword(row["attribute"])) is not None),
     *(tag for keyword in _IDENTITY_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None),
     *SCREENING_TAGS,
 )
-_LARGEST_HEADER_VALUE_BYTES = 16 * MEGABYTE
-# Comments of a compressed image stand in front of its data or behind them. Short words turn up there by chance.
-_CODESTREAM_ENDS_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -87,32 +67,8 @@ class Rewritten:
     counts: tuple[tuple[int, str, int], ...] = ()  # tag, outcome and how often, for the receipt
 
 
-@dataclass(frozen=True)
-class Rewriter:
-    """Rewrites instances of one archive into one folder.
-
-    Parameters
-    ----------
-    source
-        The folder that was scanned; it is only read.
-    target
-        Where ``<series>/<sop_uid>.dcm`` are written; series are named like `pipeline.core.records.Series.name`.
-    pseudonyms
-        The keyed names.
-    largest_date_shift_days
-        Dates of a patient move back by one to this many days.
-    screen
-        Which images may leave although their pixels may identify somebody.
-    options
-        Words of `pipeline.dicom.deidentification.options.OPTIONS`.
-    """
-
-    source: Path
-    target: Path
-    pseudonyms: Pseudonyms
-    largest_date_shift_days: int
-    screen: Screen = _NO_RULES
-    options: frozenset[str] = frozenset(DEFAULT_OPTIONS)
+class Rewriter(FileRewriter):
+    """Rewrites instances of one archive into one folder; series are named like `pipeline.core.records.Series.name`."""
 
     def __call__(self, instances: Sequence[Instance]) -> list[Rewritten] | str:
         """De-identify one file.
@@ -133,15 +89,7 @@ class Rewriter:
         ArtefactError
             If the target cannot be written.
         """
-        try:
-            with quiet():
-                return self._rewrite(instances)
-        except PipelineError:
-            raise
-        except FileFault as fault:
-            return fault.code if fault.code in REFUSALS else FAILED
-        except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
-            return FAILED
+        return self.guarded(self._rewrite, instances, REFUSALS)
 
     def take_back(self, written: Rewritten) -> None:
         """Remove a file that was written.
@@ -171,12 +119,12 @@ class Rewriter:
             if first.frame:
                 found = read_elements(file, (*_SLICE_TAGS, *GROUP_TAGS), largest_value_bytes=LARGEST_GROUPS_BYTES)
             else:
-                found = read_elements(file, None, largest_value_bytes=_LARGEST_HEADER_VALUE_BYTES)
+                found = read_elements(file, None, largest_value_bytes=LARGEST_HEADER_VALUE_BYTES)
             tokens = identity_tokens(copied(found), self.options)
             written: list[tuple[Path, Rewritten]] = []
             try:
-                for single in singles(file, found, instances):
-                    written.append(self._write(single, tokens))
+                for instance, single in singles(file, found, instances):
+                    written.append(self._write(instance, single, tokens))
             except BaseException:
                 for path, _ in written:  # a part of a file is no file
                     with suppress(OSError):
@@ -184,27 +132,23 @@ class Rewriter:
                 raise
         return [one for _, one in written]
 
-    def _write(self, single: Single, tokens: Tokens) -> tuple[Path, Rewritten]:
+    def _write(self, instance: Instance, single: Single, tokens: Tokens) -> tuple[Path, Rewritten]:
         image = screened(replace(single, header=copied(single.header)), self.screen)
         single = image.single if image.rule else single
-        instance, syntax, pixels = single.instance, single.transfer_syntax_uid, single.pixels
         if instance.frame:
             set_element(single.header, "SOPInstanceUID", instance.unit_uid)
-        identity = Identity(self.pseudonyms, instance.patient_id, self.largest_date_shift_days, tokens)
-        order = syntax != ExplicitVRBigEndian
-        outcome = deidentify_dataset(single.header, identity, self.options, is_little_endian=order)
-        declare(outcome.dataset, image)
-        header = encoded_header(outcome.dataset, syntax)
-        refuse_leaks(outcome, tokens, self.options, pixels if single.place.is_encapsulated else b"")
+        owner = instance.patient_id, tokens
+        syntax = single.transfer_syntax_uid
+        header, result = self.new_header(single.header, syntax, owner, partial(declare, screened_image=image))
         written = replace(
-            self._describe(outcome, single),
+            self._describe(result, instance, single),
             rule=image.rule_name,
             blanked=image.rectangles,
             characters=image.characters,
+            counts=header.counts,
         )
         target = self._target(written)
-        with replacing(target, flush=False) as temporary, temporary.open("wb") as stream:
-            stream.writelines(encoded_file(header, syntax, single.place, pixels))
+        self.write(target, header, syntax, tokens, single.place, single.pixels)
         return target, written
 
     def _inside_source(self, instance: Instance) -> Path:
@@ -215,8 +159,7 @@ class Rewriter:
             raise FileFault(FAILED)
         return path
 
-    def _describe(self, outcome: Outcome, single: Single) -> Rewritten:
-        instance, result = single.instance, outcome.dataset
+    def _describe(self, result: Dataset, instance: Instance, single: Single) -> Rewritten:
         scanner = " ".join(filter(None, (elements.text(result, k) for k in ("Manufacturer", "ManufacturerModelName"))))
         return Rewritten(
             source_sha256=f"{instance.head_sha256}-{instance.frame:06d}",
@@ -239,28 +182,4 @@ class Rewriter:
             study_date=elements.text(result, "StudyDate"),
             patient_age=elements.text(result, "PatientAge"),
             patient_sex=elements.text(result, "PatientSex"),
-            counts=counted(outcome.counts),
         )
-
-
-def refuse_leaks(outcome: Outcome, tokens: Tokens, options: frozenset[str], codestream: bytes) -> None:
-    """Search what is about to be written for the source's identity; the rules should leave nothing to be found.
-
-    Raises
-    ------
-    FileFault
-        ``DEIDENTIFICATION_FAILED``.
-    """
-    texts, numbers = texts_to_search(outcome.dataset)
-    words = _words_written(options)
-    ends = codestream[:_CODESTREAM_ENDS_BYTES] + codestream[-_CODESTREAM_ENDS_BYTES:]
-    if tokens.are_in_bytes(texts, generated=filter(None, outcome.made), fixed_words=words):
-        raise FileFault(FAILED)
-    if tokens.long_in_bytes(numbers) or tokens.long_in_bytes(ends):
-        raise FileFault(FAILED)
-
-
-@cache
-def _words_written(options: frozenset[str]) -> str:
-    codes = [word for code in method_codes(options) for word in code]
-    return "\n".join([fixed_text(), METHOD, "DICM", FIXED_WORDS, *codes]).casefold()

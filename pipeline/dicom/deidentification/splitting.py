@@ -31,13 +31,31 @@ from pipeline.dicom.slices.mosaic import tile, tiles_to_a_side
 
 @dataclass(frozen=True)
 class Single:
-    """One image to be written: its header as found, its encoding, and its pixel data."""
+    """One image to be written: its header as found, its encoding, and its pixel data.
 
-    instance: Instance
+    Attributes
+    ----------
+    header
+        As found.
+    transfer_syntax_uid
+        The encoding of header and pixels.
+    place, pixels
+        How the pixel data stood, and their value.
+    largest_bytes
+        That its pixels may have when decoded.
+    slice_number
+        Its number, if it is a slice of a volume and has one.
+    frames_are_slices
+        Whether its frames are slices of a volume.
+    """
+
     header: Dataset
     transfer_syntax_uid: str
     place: PixelElement
     pixels: bytes
+    largest_bytes: int
+    slice_number: int | None = None
+    frames_are_slices: bool = False
 
 
 def decoded_bytes(instance: Instance) -> int:
@@ -51,8 +69,8 @@ def needs_decoder(instance: Instance) -> bool:
     return instance.transfer_syntax_uid not in NATIVE
 
 
-def singles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[Single]:
-    """Give the images of one file, one at a time.
+def singles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Single]]:
+    """Give the images of one file, one at a time, each with its instance.
 
     Parameters
     ----------
@@ -71,11 +89,16 @@ def singles(source: Source, found: Dataset, instances: Sequence[Instance]) -> It
     first = instances[0]
     if not first.frame:
         place = pixel_element(source)
-        yield Single(first, found, source.transfer_syntax_uid, place, _value(source, place))
+        yield first, _single(first, found, source.transfer_syntax_uid, place, _value(source, place))
     elif first.sop_class_uid in CLASSIC:
         yield from _frames(source, found, instances)
     else:
         yield from _tiles(source, found, instances)
+
+
+def _single(instance: Instance, header: Dataset, syntax: str, place: PixelElement, pixels: bytes) -> Single:
+    number = instance.instance_number if instance.kind == "slice" else None
+    return Single(header, syntax, place, pixels, decoded_bytes(instance), number)
 
 
 def _value(source: Source, place: PixelElement) -> bytes:
@@ -83,7 +106,7 @@ def _value(source: Source, place: PixelElement) -> bytes:
     return source.body.read(place.length)
 
 
-def _frames(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[Single]:
+def _frames(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Single]]:
     """Cut out the frames of an enhanced object."""
     form = pixel_format(found, decoded_bytes(instances[0]))
     place = pixel_element(source)
@@ -102,7 +125,8 @@ def _frames(source: Source, found: Dataset, instances: Sequence[Instance]) -> It
         if number in wanted:
             given += 1
             own = PixelElement(place.representation, 0, len(piece), place.is_encapsulated)
-            yield Single(wanted[number], whole.header(number), source.transfer_syntax_uid, own, piece)
+            one = wanted[number]
+            yield one, _single(one, whole.header(number), source.transfer_syntax_uid, own, piece)
     if given != len(wanted):
         raise FileFault("TRUNCATED_FILE")
 
@@ -150,7 +174,7 @@ def _starts(value: bytes, fragments: Sequence[bytes], count: int) -> list[int]:
     return list(range(count))
 
 
-def _tiles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[Single]:
+def _tiles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Single]]:
     """Cut the tiles out of a mosaic."""
     form, stored = stored_pixels(source, found, decoded_bytes(instances[0]) + INFLATION_ROOM_BYTES)
     count = instances[0].frames
@@ -172,4 +196,5 @@ def _tiles(source: Source, found: Dataset, instances: Sequence[Instance]) -> Ite
         pixels = (values & ((1 << form.bits_stored) - 1)).astype(word).tobytes()
         pixels += bytes(len(pixels) % 2)
         representation = "OW" if form.bits_allocated > 8 else "OB"
-        yield Single(one, header, ExplicitVRLittleEndian, PixelElement(representation, 0, len(pixels)), pixels)
+        place = PixelElement(representation, 0, len(pixels))
+        yield one, _single(one, header, ExplicitVRLittleEndian, place, pixels)

@@ -13,6 +13,7 @@ doi:10.1109/CVPR.2010.5540041 (components of one stroke width, chained by height
 Morphological Image Analysis, 2nd ed. Springer 2004, section 4.5 (top-hats).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,11 +30,13 @@ _STROKE = 5
 _NEIGHBOURHOOD = 9  # in which the strongest contrast decides what is ink
 _LOWEST_CONTRAST = 18  # of 255, whatever the noise
 _NOISES = 5.0  # contrast in multiples of the usual top-hat of the picture
-_INK = 0.5  # of the strongest contrast near by
+_SURELY = 0.6  # of the contrast from which something may be ink; and of the strongest contrast near by, half
+_BLOCK = 1 << 14  # pixels
 _LOWEST, _HIGHEST = 4, 26  # characters, in pixels of the scale
 _LOWEST_AT_OTHER_SCALES = 9  # lower ones have been looked for at the scale before
 _MOST_COMPONENTS = 400  # in one pass: those of the strongest contrast
 _SMALLEST_PICTURE = 16  # rows and columns
+_COUNTABLE = tuple(map(np.dtype, ("u1", "i1", "u2", "i2")))  # few enough values to count
 _FEWEST_IN_LINE = 3  # characters
 # Weights and threshold of a chain: fitted by logistic regression to text burned into phantoms against chains in
 # radiographs, MR and CT without text, then rounded (decision 0026).
@@ -128,22 +131,46 @@ def _overlap(one: TextLine, other: TextLine) -> int:
 def displayed(picture: NDArray[Any]) -> Bytes:
     """Map a picture to 0 to 255 between the percentiles 0.5 and 99.5 of a sample of its pixels."""
     steps = tuple(max(1, length // 256) for length in picture.shape)
-    low, high = np.percentile(picture[:: steps[0], :: steps[1]], (0.5, 99.5))
+    sample = picture[:: steps[0], :: steps[1]]
+    is_countable = picture.dtype in _COUNTABLE
+    low, high = _percentiles(sample, (0.5, 99.5)) if is_countable else np.percentile(sample, (0.5, 99.5))
     if high <= low:  # hardly anything but background
         low, high = float(picture.min()), float(picture.max())
     if high <= low:
         return np.zeros(picture.shape, dtype=np.uint8)
-    values = picture.astype(np.float32)
-    values -= np.float32(low)
-    values *= np.float32(255 / (high - low))
-    return np.clip(values, 0, 255, out=values).astype(np.uint8)
+    shown = np.empty(picture.shape, dtype=np.uint8)
+    rows = max(1, _BLOCK // picture.shape[1])
+    for top in range(0, len(picture), rows):  # in blocks that stay in the processor's cache
+        values = picture[top : top + rows].astype(np.float32)
+        values -= np.float32(low)
+        values *= np.float32(255 / (high - low))
+        shown[top : top + rows] = np.clip(values, 0, 255, out=values)
+    return shown
+
+
+def _percentiles(values: NDArray[np.integer], percents: tuple[float, ...]) -> list[float]:
+    """Give the same as `numpy.percentile`, by counting: fast where there are few different values."""
+    low = int(values.min())
+    reached = np.cumsum(np.bincount((values.astype(np.intp) - low).ravel()))
+    found = []
+    for percent in percents:
+        place = percent / 100 * (values.size - 1)
+        before = int(place)
+        first, second = low + np.searchsorted(reached, (before, min(before + 1, values.size - 1)), side="right")
+        part = place - before
+        # The end that is nearer is what numpy interpolates from.
+        found.append(float(first + (second - first) * part if part < 0.5 else second - (second - first) * (1 - part)))
+    return found
 
 
 def _halved(picture: Bytes) -> Bytes:
     rows, columns = (length // 2 * 2 for length in picture.shape)
-    wide = picture[:rows, :columns].astype(np.uint16)
-    summed = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-    return ((summed + 2) >> 2).astype(np.uint8)
+    even = picture[:rows:2, :columns].astype(np.uint16)
+    even += picture[1:rows:2, :columns]
+    summed = even[:, ::2] + even[:, 1::2]
+    summed += 2
+    summed >>= 2
+    return summed.astype(np.uint8)
 
 
 def _lines_of(picture: Bytes, lowest: int) -> Iterator[TextLine]:
@@ -162,24 +189,31 @@ def _lines_of(picture: Bytes, lowest: int) -> Iterator[TextLine]:
 
 def _extreme(picture: Bytes, width: int, choose: "np.ufunc") -> Bytes:
     """Take the minimum or maximum in a square window, by doubling its width; borders repeat."""
-    for axis in (0, 1):
-        before = width // 2
-        margins = [(0, 0), (0, 0)]
-        margins[axis] = (before, width - 1 - before)
-        lines = np.moveaxis(np.pad(picture, margins, mode="edge"), axis, 0)
-        reach = 1
-        while reach < width:
-            step = min(reach, width - reach)
-            lines = choose(lines[:-step], lines[step:])
-            reach += step
-        picture = np.moveaxis(lines, 0, axis)
-    return picture
+    before = width // 2
+    rows, columns = picture.shape
+    found = np.empty((rows + width - 1, columns + width - 1), dtype=picture.dtype)
+    found[before : before + rows, before : before + columns] = picture
+    found[:before, before : before + columns] = picture[0]
+    found[before + rows :, before : before + columns] = picture[-1]
+    found[:, :before] = found[:, before, None]
+    found[:, before + columns :] = found[:, before + columns - 1, None]
+    reach = 1
+    while reach < width:
+        step = min(reach, width - reach)
+        found = choose(found[:-step], found[step:])
+        reach += step
+    reach = 1
+    while reach < width:
+        step = min(reach, width - reach)
+        found = choose(found[:, :-step], found[:, step:])
+        reach += step
+    return found
 
 
 def _least_contrast(contrast: Bytes) -> float:
     """Choose the contrast from which something may be ink, by what is usual in the picture."""
-    usual, more = np.percentile(contrast[::3, ::3], (50, 75))
-    return max(_LOWEST_CONTRAST, _NOISES * float(usual), _NOISES * float(more) / 1.6)
+    usual, more = _percentiles(contrast[::3, ::3], (50, 75))
+    return max(_LOWEST_CONTRAST, _NOISES * usual, _NOISES * more / 1.6)
 
 
 def _components(picture: Bytes, contrast: Bytes, least: float) -> _Components:
@@ -187,7 +221,10 @@ def _components(picture: Bytes, contrast: Bytes, least: float) -> _Components:
     from scipy import ndimage
 
     near = _extreme(contrast, _NEIGHBOURHOOD, np.maximum)
-    ink = (contrast >= 0.6 * least) & (contrast >= _INK * near) & (near > least)
+    # Whole numbers against whole numbers: comparing with fractions would make large arrays of fractions.
+    ink = contrast >= np.uint8(math.ceil(_SURELY * least))
+    ink &= contrast >= near - (near >> 1)
+    ink &= near > np.uint8(least)
     labels, count = ndimage.label(ink, np.ones((3, 3), dtype=np.int8))
     places = np.flatnonzero(labels)
     label = labels.ravel()[places] - 1
@@ -245,7 +282,7 @@ def _chains(found: _Components, contrast: Bytes, lowest: int) -> Iterator[TextLi
     if count == 0:
         return
     characters = _characters(chosen)
-    first, second = np.nonzero(_are_neighbours(chosen))
+    first, second = _neighbours(chosen)
     links = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
     chains, chain = connected_components(links, directed=False)
     total = np.bincount(chain, characters, minlength=chains)
@@ -283,23 +320,28 @@ def _characters(found: _Components) -> Floats:
     return np.where(_is_single(found), 1, guessed).astype(np.float32)
 
 
-def _are_neighbours(found: _Components) -> NDArray[np.bool_]:
-    """Tell for each pair whether the second follows the first in a line; shape (n, n)."""
+def _neighbours(found: _Components) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Give the pairs of which the second follows the first in a line."""
     height = found.bottom - found.top
-    higher = np.maximum(height[:, None], height)
-    lower = np.minimum(height[:, None], height)
+    # Most pairs are too far apart for any height: they are left out by two comparisons.
+    reach, rise = height.max() + 1, max(1, 0.22 * height.max())
     gap = found.left - found.right[:, None]
-    peak = np.maximum(found.peak[:, None], found.peak)
+    near = (gap <= reach) & (gap >= -0.25 * reach) & (np.abs(found.bottom - found.bottom[:, None]) <= rise)
+    first, second = np.nonzero(near)
+    one, other = found.chosen(first), found.chosen(second)
+    higher, lower = np.maximum(height[first], height[second]), np.minimum(height[first], height[second])
+    gap = other.left - one.right
+    peak = np.maximum(one.peak, other.peak)
     linked: NDArray[np.bool_] = (
-        (found.left > found.left[:, None])
+        (other.left > one.left)
         & (gap >= -0.25 * lower)
         & (gap <= higher + 1)
-        & (np.abs(found.bottom[:, None] - found.bottom) <= np.maximum(1, 0.22 * higher))
+        & (np.abs(one.bottom - other.bottom) <= np.maximum(1, 0.22 * higher))
         & (higher <= 1.6 * lower + 1)
-        & (np.abs(found.peak[:, None] - found.peak) <= 0.45 * peak)
-        & (np.abs(found.ink[:, None] - found.ink) <= 90)
+        & (np.abs(one.peak - other.peak) <= 0.45 * peak)
+        & (np.abs(one.ink - other.ink) <= 90)
     )
-    return linked
+    return first[linked], second[linked]
 
 
 def _line(members: _Components, characters: float, contrast: Bytes) -> TextLine | None:

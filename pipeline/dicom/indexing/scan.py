@@ -17,8 +17,8 @@ from pipeline.dicom.indexing.archives import Tree
 from pipeline.dicom.indexing.consistency import refuse_inconsistent
 from pipeline.dicom.indexing.index import Index, Rejection, open_index
 from pipeline.dicom.indexing.rows import Entry
-from pipeline.dicom.reading.files import quiet
 from pipeline.dicom.reading.paths import as_text, from_text
+from pipeline.dicom.reading.quiet import quiet
 from pipeline.dicom.slices.headers import read_header
 
 _WORTH_PROCESSES = 2_000  # fewest files for which starting processes pays

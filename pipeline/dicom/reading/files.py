@@ -5,26 +5,22 @@ What is wrong with one file is a `FileFault` with a reason code; it never carrie
 
 import hashlib
 import io
-import logging
 import os
 import stat
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, cast
 
-import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pipeline.dicom.reading.ordinary import read_ordinary
-from pipeline.dicom.reading.walker import Header, HeadTooShortError, SequenceTooDeepError, walk
+from pipeline.dicom.reading.walker import Header, HeadTooShortError, SequenceTooDeepError, data_set_place, walk
 
 PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009})
@@ -42,9 +38,6 @@ _SMALL_FILE_BYTES = 1 << 22  # one of this size is read at once by whoever wants
 MEGABYTE = 1_000_000
 LARGEST_PIXEL_BYTES = 512 * MEGABYTE
 INFLATION_ROOM_BYTES = 16 * MEGABYTE  # what a deflated data set may hold beside its pixels
-
-
-_is_quiet = ContextVar("_is_quiet", default=False)
 
 
 class Slot(NamedTuple):
@@ -136,30 +129,6 @@ class Source:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence pydicom: its warnings and log lines repeat values of the file, and validation is ours."""
-    if _is_quiet.get():
-        yield
-        return
-    settings = pydicom.config.settings
-    before = (settings.reading_validation_mode, settings.writing_validation_mode)
-    logger = logging.getLogger("pydicom")
-    token = _is_quiet.set(True)
-    was_disabled = logger.disabled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        settings.reading_validation_mode = pydicom.config.IGNORE
-        settings.writing_validation_mode = pydicom.config.IGNORE
-        logger.disabled = True
-        try:
-            yield
-        finally:
-            _is_quiet.reset(token)
-            logger.disabled = was_disabled
-            settings.reading_validation_mode, settings.writing_validation_mode = before
-
-
-@contextmanager
 def opened(
     path: Path | str, largest_inflated_bytes: int, tags: tuple[int, ...] = (), *, with_pixels: bool = False
 ) -> Iterator[Source]:
@@ -176,6 +145,11 @@ def opened(
     with_pixels
         Whether the pixels will be read too: then a small file is read as a whole, once.
 
+    Yields
+    ------
+    Source
+        With `tags`, its body may stand at the pixel data already (see `Source.header`); else at the first element.
+
     Raises
     ------
     FileFault
@@ -190,8 +164,11 @@ def opened(
         facts = _facts(stream)
         if facts.st_size == 0:
             raise FileFault("EMPTY_FILE")
-        walked = _walked(stream, facts, tags, with_pixels=with_pixels) if tags else None
-        yield walked or _parsed(stream, facts, largest_inflated_bytes)
+        if tags:
+            found = _walked(stream, facts, tags, with_pixels=with_pixels)
+        else:
+            found = _at_data_set(stream, facts) if with_pixels else None
+        yield found or _parsed(stream, facts, largest_inflated_bytes)
 
 
 def _walked(
@@ -208,21 +185,42 @@ def _walked(
         header = _walked_head(head, tags) if more else None
     if not header or header.end > _LONGEST_HEAD_BYTES:
         return None
-    body: BinaryIO = io.BytesIO(head) if len(head) == size else stream
-    body.seek(header.end)
     answers = cast("Dataset", header)  # to the questions that `pipeline.dicom.reading.elements` asks
-    syntax = header.transfer_syntax_uid
+    return _source(stream, facts, head, (header.transfer_syntax_uid, answers, header.end), answers)
+
+
+def _at_data_set(stream: io.BufferedReader, facts: os.stat_result) -> Source | None:
+    """Read ordinary file meta information; None, with the stream at its start, if it is not ordinary, or deflated."""
+    is_small = facts.st_size <= _SMALL_FILE_BYTES
+    head = os.pread(stream.fileno(), facts.st_size if is_small else _LONGEST_HEAD_BYTES, 0)
+    found = data_set_place(head)
+    if found is None or found[0] == DeflatedExplicitVRLittleEndian:
+        return None
+    return _source(stream, facts, head, (found[0], cast("Dataset", found[1]), found[2]))
+
+
+def _source(
+    stream: io.BufferedReader,
+    facts: os.stat_result,
+    head: bytes,
+    found: tuple[str, Dataset, int],
+    header: Dataset | None = None,
+) -> Source:
+    """Give the file with its body at a position, in memory if all of it has been read."""
+    syntax, meta, at = found
+    body: BinaryIO = io.BytesIO(head) if len(head) == facts.st_size else stream
+    body.seek(at)
     return Source(
-        meta=answers,
+        meta=meta,
         transfer_syntax_uid=syntax,
         body=body,
-        end=size,
+        end=facts.st_size,
         is_implicit=syntax == ImplicitVRLittleEndian,
-        is_little_endian=True,
+        is_little_endian=syntax != ExplicitVRBigEndian,
         stream=stream,
-        size_bytes=size,
+        size_bytes=facts.st_size,
         modified_ns=facts.st_mtime_ns,
-        header=answers,
+        header=header,
         head=head,
     )
 

@@ -9,12 +9,13 @@ References
 DICOM PS3.5, sections 7.1 (data elements) and 7.5 (sequences).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from struct import Struct, error
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from pydicom.charset import convert_encodings
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
@@ -29,11 +30,15 @@ _SHORT = {
 }  # fmt: skip
 _LONG = {code.encode(): code for code in ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")}
 _EXPLICIT = Struct("<HH2sH").unpack_from
+_IMPLICIT = Struct("<HHL").unpack_from
 _LENGTH = Struct("<L").unpack_from
+_OPEN = b"\xff\xff\xff\xff"
+_SEQUENCE = b"SQ"
 _UNDEFINED = 0xFFFFFFFF
 _DELIMITER_BYTES = 8
-_FIRST_TAG, _FIRST_PIXELS, _PIXELS = 0x00080000, 0x7FE00000, (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_FIRST_TAG, _FIRST_PIXELS, _PIXELS = 0x00080000, 0x7FE00008, (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _MOST_ELEMENTS = 5_000
+_LONGEST_BYTES = 1 << 19  # as much as `files` reads of a header at the most, before it leaves it to pydicom
 _CHARACTER_SET = BaseTag(0x00080005)
 
 base_tag = lru_cache(maxsize=20_000)(BaseTag)
@@ -80,49 +85,127 @@ def ordinary_elements(head: bytes, *, is_whole: bool) -> tuple[Dataset, int] | N
         The elements, and the position of the pixel data (or of the end); None if anything is unusual, or if `head`
         ends before.
     """
+    found = ordinary_pieces(head, 0, is_implicit=False, is_whole=is_whole)
+    return (dataset_of(found[0], is_implicit=False), found[1]) if found else None
+
+
+def ordinary_pieces(head: bytes, at: int, *, is_implicit: bool, is_whole: bool) -> tuple[dict[int, bytes], int] | None:
+    """Cut a data set in little endian into its elements: as `ordinary_elements`, but nothing is made of the bytes.
+
+    Parameters
+    ----------
+    head, is_whole
+        As there; `head` may begin before the data set.
+    at
+        Where in `head` the data set begins.
+    is_implicit
+        Whether representations are left out.
+
+    Returns
+    -------
+    tuple | None
+        Each element as it stands, from its tag to the end of its value (of a sequence of undefined length: its
+        delimiter), by tag in rising order; and where the pixel data begin.
+    """
     try:
-        found, at = _walked(head, is_whole=is_whole)
+        return (_implicit_pieces if is_implicit else _explicit_pieces)(head, at, len(head) if is_whole else -1)
     except (error, DeclinedError, HeadTooShortError, SequenceTooDeepError, UnicodeDecodeError):
         return None
-    dataset = Dataset(cast("dict[BaseTag, DataElement | RawDataElement]", found))
+
+
+def dataset_of(pieces: Mapping[int, bytes], *, is_implicit: bool) -> Dataset:
+    """Make a data set of elements as they stood, which pydicom converts when they are asked for."""
+    found: dict[BaseTag, DataElement | RawDataElement] = {}
+    at = 0
+    for tag, piece in pieces.items():
+        raw = raw_of(tag, piece, at, is_implicit=is_implicit)
+        found[raw.tag] = raw
+        at += len(piece)
+    dataset = Dataset(found)
     charset = found.get(_CHARACTER_SET)
-    dataset.set_original_encoding(False, True, _encodings(charset.value if charset else b"ISO_IR 6"))
-    return dataset, at
+    value = charset.value if isinstance(charset, RawDataElement) and charset.value else b"ISO_IR 6"
+    dataset.set_original_encoding(is_implicit, True, _encodings(value))
+    return dataset
 
 
-def _walked(head: bytes, *, is_whole: bool) -> tuple[dict[BaseTag, RawDataElement], int]:
-    found: dict[BaseTag, RawDataElement] = {}
-    at, last, size = 0, _FIRST_TAG - 1, len(head)
-    while True:
-        if at == size and is_whole:
-            return found, at
-        group, number, code, length = _EXPLICIT(head, at)
+def raw_of(tag: int, piece: bytes, at: int = 0, *, is_implicit: bool) -> RawDataElement:
+    """Make an element of its bytes, which began at `at`."""
+    key = base_tag(tag)
+    representation = None if is_implicit else _SHORT.get(piece[4:6])
+    if representation is not None or is_implicit:
+        begin, is_open = 8, is_implicit and piece[4:8] == _OPEN
+    else:
+        begin, is_open, representation = 12, piece[8:12] == _OPEN, _LONG[piece[4:6]]
+    value = piece[begin:-_DELIMITER_BYTES] if is_open else piece[begin:]
+    if is_open:
+        representation = "SQ"
+    return RawDataElement(key, representation, len(value), value, at + begin, is_implicit, True)
+
+
+def _explicit_pieces(head: bytes, at: int, end: int) -> tuple[dict[int, bytes], int]:
+    """Cut explicit little endian; the data set ends at `end`, if that is known, or with the pixel data."""
+    found: dict[int, bytes] = {}
+    last, size = _FIRST_TAG - 1, min(len(head), at + _LONGEST_BYTES)
+    unpack, short = _EXPLICIT, _SHORT  # this loop is where de-identification of slices is
+    while at != end:
+        group, number, code, length = unpack(head, at)
         tag = group << 16 | number
-        if tag in _PIXELS and tag > last:
-            return found, at
-        if tag <= last or tag >= _FIRST_PIXELS or len(found) > _MOST_ELEMENTS:
-            raise DeclinedError
-        representation = _SHORT.get(code)
-        begin = at + 8
-        if representation is None:
-            representation = _LONG.get(code)
-            if representation is None or length:  # two reserved bytes
+        if tag <= last or tag >= _FIRST_PIXELS:
+            return _at_pixels(found, tag, last, at)
+        begin = at
+        at += 8
+        if code not in short:
+            if code not in _LONG or length:  # two reserved bytes
                 raise DeclinedError
-            (length,) = _LENGTH(head, begin)
-            begin += 4
-        if length == _UNDEFINED:
-            if representation != "SQ":
-                raise DeclinedError
-            at = behind_sequence(head, begin, False, 1)
-            value = head[begin : at - _DELIMITER_BYTES]
-        else:
-            at = begin + length
-            value = head[begin:at]
-        if at > size or (length % 2 and length != _UNDEFINED):
+            (length,) = _LENGTH(head, at)
+            at += 4
+            if length == _UNDEFINED:
+                if code != _SEQUENCE:
+                    raise DeclinedError
+                at, length = behind_sequence(head, at, False, 1), 0
+        at += length
+        if at > size or length % 2:
             raise DeclinedError
-        key = base_tag(tag)
-        found[key] = RawDataElement(key, representation, len(value), value, begin, False, True)
+        found[tag] = head[begin:at]
         last = tag
+    return _checked(found, at)
+
+
+def _implicit_pieces(head: bytes, at: int, end: int) -> tuple[dict[int, bytes], int]:
+    """Cut implicit little endian."""
+    found: dict[int, bytes] = {}
+    last, size = _FIRST_TAG - 1, min(len(head), at + _LONGEST_BYTES)
+    if head[at + 4 : at + 6].isalpha():  # looks like explicit encoding
+        raise DeclinedError
+    while at != end:
+        group, number, length = _IMPLICIT(head, at)
+        tag = group << 16 | number
+        if tag <= last or tag >= _FIRST_PIXELS:
+            return _at_pixels(found, tag, last, at)
+        begin = at
+        at += 8
+        if length == _UNDEFINED:
+            if not (dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"):
+                raise DeclinedError
+            at, length = behind_sequence(head, at, True, 1), 0
+        at += length
+        if at > size or length % 2:
+            raise DeclinedError
+        found[tag] = head[begin:at]
+        last = tag
+    return _checked(found, at)
+
+
+def _at_pixels(found: dict[int, bytes], tag: int, last: int, at: int) -> tuple[dict[int, bytes], int]:
+    if tag not in _PIXELS or tag <= last:
+        raise DeclinedError
+    return _checked(found, at)
+
+
+def _checked(found: dict[int, bytes], at: int) -> tuple[dict[int, bytes], int]:
+    if len(found) > _MOST_ELEMENTS:
+        raise DeclinedError
+    return found, at
 
 
 @lru_cache(maxsize=64)

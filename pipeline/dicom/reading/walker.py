@@ -177,6 +177,20 @@ def walk(head: bytes, tags: tuple[int, ...]) -> Header | None:
     return Header(syntax, end, found)
 
 
+def data_set_place(head: bytes) -> tuple[str, Header, int] | None:
+    """Read ordinary file meta information: transfer syntax, what it says, and where the data set begins.
+
+    None if anything is unusual, or if `head`, the first bytes of the file, ends before.
+    """
+    if head[_FIRST_ELEMENT - len(_MAGIC) : _FIRST_ELEMENT] != _MAGIC:
+        return None
+    try:
+        syntax, found, at = _meta(head, _META_LAYOUTS)
+    except (DeclinedError, UnicodeDecodeError, error):
+        return None
+    return syntax, Header(syntax, at, found), at
+
+
 def _meta(head: bytes, layouts: Layouts) -> tuple[str, dict[str | int, Element], int]:
     """Read the file meta information, which is always explicit little endian; give also where it ends."""
     at = _FIRST_ELEMENT
@@ -364,5 +378,6 @@ def _plan(tags: Collection[int]) -> _Plan:
     return _Plan({**table, **dict.fromkeys(_PIXELS, _STOP), _ITEM_END: _BAR})
 
 
+_META_LAYOUTS = Layouts()
 _STOP = Wanted((), (), declined)  # here the pixels begin
 _BAR = Wanted((), (), declined)  # an end where nothing began

@@ -28,9 +28,9 @@ from pipeline.dicom.reading.files import (
     Source,
     head_sha256,
     opened,
-    quiet,
     read_elements,
 )
+from pipeline.dicom.reading.quiet import quiet
 from pipeline.dicom.slices.frames import CLASSIC, plane_facts, with_planes
 from pipeline.dicom.slices.geometry import is_orientation
 

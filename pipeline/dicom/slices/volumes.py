@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.dicom.decoding.pixels import PixelData, read_pixels
-from pipeline.dicom.reading.files import quiet
+from pipeline.dicom.reading.quiet import quiet
 from pipeline.dicom.slices.geometry import FEWEST_SLICES, StackGeometry, stack_geometry
 
 
