@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cohort.splits import assert_same_rows
 from pipeline.config import load
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.progress import say
-from pipeline.core.records import FoldRole, Record
+from pipeline.core.records import FoldRole, Image, Record
 from pipeline.core.states import UNKNOWN, LabelKind, states_of
 from pipeline.evaluation.aggregation import aggregate, group_patients
 from pipeline.evaluation.ranking import equal_weights, rank
@@ -58,6 +59,7 @@ def sweep_boundaries(config: Path, *, output: Path | None = None, threads: int =
     order = order_of_study(study, results, threads)
     features = features_of_blocks(fill_bank(order, results / "state" / "sweep"))
     roles = read_table(results / "folds.tsv", FoldRole)
+    assert_same_rows(roles, read_table(results / "images.tsv", Image))
     scores: list[BoundaryScore] = []
     balance = study.train.balance_classes
     for fold in sorted({role.fold for role in roles}):

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.cohort.splits import assert_same_rows
 from pipeline.config import load
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ConfigError, PipelineError, TrainingError
 from pipeline.core.progress import say
-from pipeline.core.records import FoldRole, Record
+from pipeline.core.records import FoldRole, Image, Record
 from pipeline.core.states import UNKNOWN, LabelKind, states_of
 from pipeline.learning.bank.filling import features_of_blocks, fill_bank
 from pipeline.learning.probing.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
@@ -65,6 +66,7 @@ def rank_sources(
     results = Path("results") / study.study
     measured = dict(_measured(fine_tuned))
     roles = read_table(results / "folds.tsv", FoldRole)
+    assert_same_rows(roles, read_table(results / "images.tsv", Image))
     scores: list[SourceScore] = []
     for name, train in _choices(study.train, sources):
         try:

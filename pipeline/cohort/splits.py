@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.cohort.allocation import allocate
 from pipeline.cohort.duplicates import name_groups
-from pipeline.core.errors import CohortError, LeakageError
+from pipeline.core.errors import ArtefactError, CohortError, LeakageError
 from pipeline.core.records import FoldRole, Image, Role
 from pipeline.core.seeding import derive_seed
 from pipeline.core.states import ABSENT, PRESENT, LabelKind, named, states_of
@@ -156,6 +156,21 @@ def assert_no_leakage(rows: Sequence[FoldRole], digests: Mapping[str, str]) -> N
     if problems:
         what = "the split leaks: " + ", ".join(f"{count} {text}" for text, count in sorted(problems.items()))
         raise LeakageError(what, remedy=_RESPLIT)
+
+
+def assert_same_rows(rows: Sequence[FoldRole], images: Sequence[Image]) -> None:
+    """Refuse folds that were made of other images than those at hand, or of the same in another order.
+
+    Raises
+    ------
+    ArtefactError
+        Saying how many roles name another row than their image has.
+    """
+    places = {image.image_id: image.row for image in images}
+    wrong = sum(places.get(row.image_id) != row.row for row in rows)
+    if wrong:
+        what = f"{wrong} of {len(rows)} rows of the folds do not point at their image: the images were made anew since"
+        raise ArtefactError(what, where="folds.tsv", remedy=_RESPLIT)
 
 
 def assert_all_tested(rows: Sequence[FoldRole]) -> None:

@@ -367,6 +367,7 @@ class TrainingSummary(Record):
     train_images: int
     validation_images: int
     test_images: int
+    tested_before: int = 0  # test images on which the run was trained or chosen that the weights come from
     device: str
     precision: str
     threads: int

@@ -56,6 +56,22 @@ def no_transfer(material: Material) -> Iterator[str]:
         yield "No transfer is measured: the network started from random weights."
 
 
+def known_before(material: Material) -> Iterator[str]:
+    """Name a start from a network that may have learnt from these patients."""
+    runs = [summary for summary in material.own.training if summary.weights_source == "run"]
+    known, tested = sum(run.tested_before for run in runs), sum(run.test_images for run in runs)
+    if known:
+        yield (
+            f"The network began from one of another study that had learnt from {known} of the {tested} test images: "
+            "the numbers here are too good."
+        )
+    elif runs:
+        yield (
+            "The network began from one of another study. None of the test images was among those it had learnt from; "
+            "if other images of these patients were, the numbers here are too good."
+        )
+
+
 def no_discrimination(material: Material) -> Iterator[str]:
     """Name an interval that holds guessing, is missing, or is wide."""
     area = material.found("auroc")
@@ -241,6 +257,7 @@ def short_training(material: Material) -> Iterator[str]:
 
 CAVEATS: tuple[Callable[[Material], Iterator[str]], ...] = (
     no_transfer,
+    known_before,
     no_discrimination,
     other_explanations,
     few_events,

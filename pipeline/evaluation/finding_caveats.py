@@ -44,7 +44,7 @@ def list_finding_caveats(material: Material, fits: _Fits) -> tuple[str, ...]:
         poor_calibration,
         several_states,
     )
-    sentences = list(caveats.no_transfer(material))
+    sentences = [*caveats.no_transfer(material), *caveats.known_before(material)]
     sentences += [sentence for caveat in own for sentence in caveat(material, fits)]
     sentences += [sentence for caveat in _GENERAL for sentence in caveat(material)]
     return tuple(dict.fromkeys(sentences))

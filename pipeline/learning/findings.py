@@ -56,7 +56,8 @@ def check_states(states: np.ndarray, validation: np.ndarray, names: Sequence[str
     Raises
     ------
     TrainingError
-        If one is not present in some images and absent in others, or unknown in the whole validation part.
+        If one is not present in some images and absent in others, or unknown in the whole validation part, or if
+        that part holds one state of each only.
     """
     faults = [
         f"`{name}` is not both present and absent in the training part"
@@ -68,6 +69,8 @@ def check_states(states: np.ndarray, validation: np.ndarray, names: Sequence[str
         for name, column in zip(names, validation.T, strict=True)
         if (column == UNKNOWN).all()
     ]
+    if not any({ABSENT, PRESENT} <= set(column.tolist()) for column in validation.T):
+        faults.append("no finding is both present and absent in the validation part")
     if faults:
         remedy = "use fewer folds or more patients, or take the finding out of label.findings.names"
         raise TrainingError("; ".join(faults), where=f"fold {fold}", remedy=remedy)

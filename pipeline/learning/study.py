@@ -31,6 +31,8 @@ class Study:
         Digest of the stored images, part of the resumable state's key.
     code
         Fingerprint of the code, part of the key as well.
+    bank_code
+        Fingerprint of the code that banks are made by now.
     views
         Random variants of each image that are predicted beside it.
     networks
@@ -62,6 +64,7 @@ class Study:
     augmentation: Augmentation
     placement: Placement
     code: str
+    bank_code: str = ""
     views: int = 0
     networks: int = 1
     head: Head = "last"

@@ -22,7 +22,7 @@ from pipeline.learning.bank.use import Cut, cut_for_blocks, cut_for_probe, requi
 from pipeline.learning.findings import check_states
 from pipeline.learning.inference import mean_probability_logits, pooled_features, predict_logits
 from pipeline.learning.inputs.batches import Inputs, PixelSource
-from pipeline.learning.inputs.devices import Placement, choose_placement
+from pipeline.learning.inputs.devices import choose_placement, device_name
 from pipeline.learning.inputs.feeding import settle
 from pipeline.learning.inputs.transfer import network_on_device
 from pipeline.learning.loop.checkpoints import StateFolder
@@ -94,7 +94,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     if study.kind == "findings":
         check_states(data.train_classes, data.validation_classes, study.classes, study.fold)
     else:
-        check_classes(data.train_classes, len(study.classes))
+        check_classes(data.train_classes, len(study.classes), data.validation_classes)
     plan = _plan(strategy, study, is_random=used.path is None)
     cuts, courses = [], []
     for member in range(_members(strategy, study, used)):
@@ -124,7 +124,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         train_images=len(data.train_rows),
         validation_images=len(data.validation_rows),
         test_images=sum(role.role == "test" for role in study.roles),
-        device=_device_name(study.placement) if study.devices == 1 else _team_name(study),
+        device=device_name(study.placement) if study.devices == 1 else _team_name(study),
         precision=study.placement.precision,
         threads=study.placement.threads,
         seed=study.seed,
@@ -248,7 +248,9 @@ def _cut(name: str, network: "nn.Module", data: FoldData, study: Study, used: Ve
         return Cut(whole, source, whole, feature_blocks(study.backbone))
     cut = None
     if bank is not None and isinstance(source, PixelSource):
-        require_same(bank, used.sha256, study.pixels_sha256, setting_of(source, study.seed, bank.views))
+        require_same(
+            bank, used.sha256, study.pixels_sha256, setting_of(source, study.seed, bank.views), study.bank_code
+        )
         if STRATEGIES[name].head == "logistic":
             fold = ProbeData(
                 data.train_rows, data.train_classes, data.validation_rows, data.validation_classes, data.class_weights
@@ -360,7 +362,7 @@ def _key(name: str, study: Study, weights: VerifiedWeights, task: Task) -> str:
         "bank": bank.key if (bank := _bank_of(name, study)) else "",
         "road": asdict(study.road) if study.road else None,
         "placement": study.placement,
-        "device": _device_name(study.placement),
+        "device": device_name(study.placement),
         # Parts of batches are summed up in another order, and compiled kernels round otherwise.
         "devices": study.devices,
         "is_compiled": task.is_compiled,
@@ -371,15 +373,4 @@ def _key(name: str, study: Study, weights: VerifiedWeights, task: Task) -> str:
 
 
 def _team_name(study: Study) -> str:
-    return f"{study.devices} x {_device_name(study.placement)}"
-
-
-def _device_name(placement: Placement) -> str:
-    import platform
-
-    import torch
-
-    if placement.device == "cuda":
-        return torch.cuda.get_device_name()
-    # The instruction set decides which kernels run, and with them the last bits.
-    return f"processor ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+    return f"{study.devices} x {device_name(study.placement)}"

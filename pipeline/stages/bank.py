@@ -13,6 +13,7 @@ from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Image
 from pipeline.imaging.pixel_store import open_pixels
+from pipeline.learning.bank.files import banks_in
 from pipeline.learning.bank.filling import BankOrder, fill_bank
 from pipeline.learning.inputs.augmentation import Augmentation
 from pipeline.learning.inputs.batches import PixelSource
@@ -61,8 +62,8 @@ def bank(
         threads=threads,
     )
     with locked(state):
-        for other in state.iterdir():  # first, because the new one may need their room; they are never used again
-            if other.is_dir() and other != order.place(state):
+        for other in banks_in(state):  # first, because the new one may need their room; they are never used again
+            if other != order.place(state):
                 shutil.rmtree(other)
                 say("bank: removed the bank of earlier settings")
         filled = fill_bank(order, state)

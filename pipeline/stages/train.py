@@ -1,10 +1,11 @@
 """Fine-tune the network in one fold, and the strategies it is compared with."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cohort.kinds import require_one_kind
-from pipeline.cohort.splits import assert_no_leakage
+from pipeline.cohort.splits import assert_no_leakage, assert_same_rows
 from pipeline.core.artefacts import read_document, read_table, write_table
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
@@ -27,6 +28,9 @@ from pipeline.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# Of a pixel digest: enough to recognise an image, and the list stays short.
+_DIGITS = 16
 
 
 def train(
@@ -53,6 +57,7 @@ def train(
     index = read_table(images, Image)
     require_one_kind(index)
     stored = open_pixels(pixels, len(index))
+    assert_same_rows(roles, index)
     assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in index})
     weights = _weights(settings)
     devices, placement = choose_devices(settings.device, settings.devices, settings.precision, threads, gpus)
@@ -68,6 +73,7 @@ def train(
         augmentation=Augmentation(**settings.augmentation.model_dump()),
         placement=placement,
         code=fingerprint(__name__),
+        bank_code=fingerprint("pipeline.stages.bank"),
         views=settings.views,
         networks=settings.seeds,
         head=settings.head,
@@ -83,8 +89,11 @@ def train(
         outcomes = [train_strategy(name, study, weights, state) for name in _strategies(settings)]
     write_table(history, EpochLog, [log for outcome in outcomes for log in outcome.history])
     write_table(predictions, Prediction, [row for outcome in outcomes for row in outcome.predictions])
-    write_table(training, TrainingSummary, [outcome.summary for outcome in outcomes])
-    _write_networks(checkpoint, outcomes[0], seed, weights.ancestry)
+    digests = {image.image_id: image.pixel_sha256[:_DIGITS] for image in index}
+    write_table(
+        training, TrainingSummary, [_with_known(outcome.summary, study, weights, digests) for outcome in outcomes]
+    )
+    _write_networks(checkpoint, outcomes[0], study, weights, digests)
 
 
 def _weights(settings: TrainSettings) -> VerifiedWeights:
@@ -137,14 +146,27 @@ def _recipe(settings: TrainSettings) -> Recipe:
     )
 
 
-def _write_networks(path: Path, outcome: Outcome, seed: int, ancestry: str) -> None:
+def _with_known(
+    summary: TrainingSummary, study: Study, weights: VerifiedWeights, digests: Mapping[str, str]
+) -> TrainingSummary:
+    """Count the test images that the weights' own run was trained or chosen on."""
+    tested = [digests[role.image_id] for role in study.roles if role.role == "test"]
+    known = sum(digest in weights.seen for digest in tested) if summary.weights_source == "run" else 0
+    return summary.model_copy(update={"tested_before": known})
+
+
+def _write_networks(
+    path: Path, outcome: Outcome, study: Study, weights: VerifiedWeights, digests: Mapping[str, str]
+) -> None:
     """Write the weights with what is needed to use them; times stay out, so that equal runs give equal bytes."""
     summary = outcome.summary
+    seen = {digests[role.image_id] for role in study.roles if role.role != "test"}
     facts = summary.model_dump(mode="json", exclude={"seconds", "processor_seconds", "software"})
     inputs = outcome.normalisation._asdict()
     is_descendant = summary.weights_source == "run"
     volumes = {"volumes": {"road": summary.road, "slices": summary.slices}} if summary.road else {}
-    more = {**volumes, "seed": seed, "normalisation": inputs, "ancestry": ancestry if is_descendant else ""}
+    ancestry, before = (weights.ancestry, weights.seen) if is_descendant else ("", frozenset())
+    more = {**volumes, "seed": study.seed, "normalisation": inputs, "ancestry": ancestry, "seen": sorted(seen | before)}
     write_checkpoint(path, _tensors(outcome), {**facts, **more})
 
 

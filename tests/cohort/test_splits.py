@@ -1,12 +1,13 @@
 from collections import Counter, defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cohort.splits import Division, assert_all_tested, assert_no_leakage, divide
-from pipeline.core.errors import CohortError, LeakageError
+from pipeline.cohort.splits import Division, assert_all_tested, assert_no_leakage, assert_same_rows, divide
+from pipeline.core.errors import ArtefactError, CohortError, LeakageError
 from tests.cohort.samples import by_content, cohort_plans, image
 
 FEWER = settings(max_examples=30)
@@ -320,6 +321,19 @@ def test_a_missing_row_is_found(lost):
     rows.pop(lost)
     with pytest.raises(LeakageError, match="do not test every image"):
         assert_all_tested(rows)
+
+
+def test_folds_of_images_in_another_order_are_found():
+    rows, _ = leaky(lambda rows, known: rows)
+    places = {row.image_id: place for place, row in enumerate(row for row in rows if row.fold == 0)}
+    rows = [row.model_copy(update={"row": places[row.image_id]}) for row in rows]
+    images = [SimpleNamespace(image_id=name, row=place) for name, place in places.items()]
+    assert_same_rows(rows, images)
+    images[0].row, images[1].row = images[1].row, images[0].row
+    with pytest.raises(ArtefactError, match=f"6 of {len(rows)} rows of the folds do not point at their image"):
+        assert_same_rows(rows, images)
+    with pytest.raises(ArtefactError, match="do not point at their image"):
+        assert_same_rows(rows, images[2:])
 
 
 def test_a_patient_in_two_groups_is_found():

@@ -64,6 +64,15 @@ def test_random_weights(material):
     assert list_caveats(with_training(material, weights_source="random"))[0] == expected
 
 
+def test_a_start_from_a_run_on_the_same_images_is_named(material):
+    assert said(caveats.known_before, material) == []
+    assert "None of the test images" in said(caveats.known_before, with_training(material, weights_source="run"))[0]
+    known = with_training(material, weights_source="run", tested_before=3)
+    (sentence,) = said(caveats.known_before, known)
+    assert "had learnt from" in sentence
+    assert "the numbers here are too good" in sentence
+
+
 def test_interval_of_the_area(material):
     assert "includes 0.5" in said(caveats.no_discrimination, with_area(material, 0.45, 0.62))[0]
     assert "wrong way round" in said(caveats.no_discrimination, with_area(material, 0.30, 0.45))[0]

@@ -38,14 +38,16 @@ def test_the_two_last_states_are_kept_and_the_last_is_read(tmp_path):
     assert states.latest().facts["epoch"] == 4
 
 
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "overwritten"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "overwritten", "flipped"])
 def test_a_damaged_last_state_falls_back_to_the_one_before(tmp_path, damage, capsys):
     states = StateFolder(tmp_path, "key")
     for epoch in (1, 2):
         states.save(epoch, tensors(epoch), {"epoch": epoch})
     path = tmp_path / "epoch-00002.safetensors"
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[:-5], "emptied": b"", "overwritten": b"x" * len(content)}[damage])
+    flipped = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]  # of a value
+    damaged = {"truncated": content[:-5], "emptied": b"", "overwritten": b"x" * len(content), "flipped": flipped}
+    path.write_bytes(damaged[damage])
     assert states.latest().facts["epoch"] == 1
     assert "damaged" in capsys.readouterr().err
 

@@ -100,6 +100,8 @@ def test_a_finding_that_training_does_not_hold_stops_it():
     assert "`Effusion`" not in caught.value.what
     assert caught.value.where == "fold 1"
     assert "label.findings" in caught.value.remedy
+    with pytest.raises(TrainingError, match="no finding is both present and absent in the validation part"):
+        check_states(sample(4)[1], np.zeros((5, 3), np.int64), names, 1)
 
 
 def test_criteria_are_means_of_the_binary_ones_over_what_is_known():

@@ -6,7 +6,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.core.errors import TrainingError
-from pipeline.learning.probing.probe import PENALTIES, fit_head, install_head
+from pipeline.learning.loop import interruption
+from pipeline.learning.loop.interruption import TrainingInterruptedError
+from pipeline.learning.probing import probe
+from pipeline.learning.probing.probe import PENALTIES, check_classes, fit_head, install_head
 
 
 def features(classes: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +56,23 @@ def test_the_installed_head_gives_the_same_logits():
     install_head(network, head)
     found = network.fc(torch.from_numpy(train).float()).detach().numpy()
     assert np.allclose(found, train @ head.weight.T + head.bias, atol=1e-3)
+
+
+def test_a_validation_part_of_one_class_is_an_error():
+    check_classes(np.array([0, 1]), 2, np.array([1, 0]))
+    with pytest.raises(TrainingError, match="the validation part holds one class"):
+        check_classes(np.array([0, 1]), 2, np.array([1, 1]))
+
+
+def test_a_wish_to_end_is_granted_between_penalties(monkeypatch):
+    values, truth = np.random.default_rng(0).normal(size=(40, 5)), np.arange(40) % 2
+    asked = []
+    monkeypatch.setattr(interruption, "_asked", asked)
+    real = probe._regression
+    monkeypatch.setattr(probe, "_regression", lambda *given: asked.append("SIGTERM") or real(*given))
+    with pytest.raises(TrainingInterruptedError):
+        fit_head(values, truth, values, truth, np.ones(2))
+    assert len(asked) == 1
 
 
 def test_an_absent_class_is_an_error():

@@ -155,7 +155,12 @@ def train_tiny(name: str, source: Path, folder: Path, manifest: Path | None = No
         sys.stderr = log
         (folder / "begun").touch()
         try:
-            outcome = train_strategy(name, make_study(state_minutes=1e-6, bank=bank), weights, folder / "states")
+            outcome = train_strategy(
+                name,
+                make_study(state_minutes=1e-6, bank=bank, bank_code=bank.code if bank else ""),
+                weights,
+                folder / "states",
+            )
         except PipelineError as error:
             log.write(f"{error}\n")
             sys.exit(2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import BankSettings
-from pipeline.core.artefacts import read_document, read_table
+from pipeline.core.artefacts import read_document, read_table, write_document
 from pipeline.core.errors import ArtefactError, TrainingError
 from pipeline.core.records import Prediction
 from pipeline.learning.bank import files as bank_files
@@ -83,6 +83,7 @@ def test_the_network_of_a_probe_gives_the_predictions_of_the_stage(tmp_path):
     weights = verify(WeightsChoice(source="file", backbone="resnet18", file=weights_path, sha256=chosen.weights.sha256))
     facts = {field: getattr(base, field) for field in Study.__dataclass_fields__}
     facts |= {"pixels": pixels, "roles": roles, "bank": manifest, "pixels_sha256": manifest.pixels_sha256}
+    facts["bank_code"] = manifest.code
     facts |= {"seed": 3, "augmentation": Augmentation(**chosen.augmentation.model_dump())}
     for name in ("probe", "last_block"):
         study = Study(**facts)
@@ -147,6 +148,29 @@ def test_banks_of_earlier_settings_are_removed_and_equal_ones_used(tmp_path, cap
     assert second.key != first.key
     folders = [path.name for path in (tmp_path / "state" / "bank").iterdir() if path.is_dir()]
     assert folders == [second.key[:16]]
+
+
+def test_nothing_but_banks_is_removed(tmp_path):
+    inputs, chosen = make_inputs(tmp_path), settings(tmp_path)
+    state = tmp_path / "state" / "bank"
+    others = [state / "train" / "epoch-00003.safetensors", state / ("0" * 16) / "notes.txt"]
+    for path in others:
+        path.parent.mkdir(parents=True)
+        path.write_text("of somebody", encoding="utf-8")
+    (state / ("1" * 16)).mkdir()
+    (state / ("1" * 16) / "shard-00000000.json").write_text("{}", encoding="utf-8")
+    fill(tmp_path, inputs, chosen)
+    assert all(path.is_file() for path in others)
+    assert not (state / ("1" * 16)).exists()
+
+
+def test_a_bank_of_other_code_or_libraries_is_refused(tmp_path):
+    inputs, chosen = make_inputs(tmp_path), settings(tmp_path)
+    manifest = fill(tmp_path, inputs, chosen)
+    for name, change in (("code", {"code": "older"}), ("software", {"software": (("torch", "1.0"),)})):
+        write_document(inputs["bank"], manifest.model_copy(update=change))
+        with pytest.raises(TrainingError, match=rf"made with other settings \({name}\)"):
+            train(settings=chosen, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / name))
 
 
 def test_banks_of_earlier_settings_make_room_before_the_new_one_is_filled(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ArtefactError, CohortError, LeakageError, TrainingError, WeightsError
 from pipeline.core.records import EpochLog, FoldRole, Image, Prediction, TrainingSummary
 from pipeline.learning.loop.checkpoints import locked, read_checkpoint, write_checkpoint
-from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.files import file_digest, read_facts
 from pipeline.stages.bank import bank
 from pipeline.stages.train import train
 from pipeline.train_settings import TrainSettings, WeightsSettings
@@ -51,7 +52,7 @@ def make_inputs(folder: Path, **changes: str) -> dict[str, Path]:
             source_columns=32,
             intensity_low=0,
             intensity_high=255,
-            pixel_sha256=f"{row:064x}",
+            pixel_sha256=hashlib.sha256(bytes([row])).hexdigest(),
             **changes,
         )
         for row in range(30)
@@ -264,6 +265,32 @@ def test_patients_on_two_sides_stop_the_training(tmp_path):
     write_table(inputs["folds"], FoldRole, leaking)
     with pytest.raises(LeakageError):
         train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / "out"))
+
+
+def test_images_prepared_anew_in_another_order_stop_the_training(tmp_path):
+    inputs = make_inputs(tmp_path)
+    index = read_table(inputs["images"], Image)
+    turned = [image.model_copy(update={"row": len(index) - 1 - image.row}) for image in index]
+    write_table(inputs["images"], Image, turned)
+    with pytest.raises(ArtefactError, match="do not point at their image"):
+        train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **outputs(tmp_path / "out"))
+
+
+def test_a_run_that_goes_on_from_another_knows_which_test_images_that_one_had(tmp_path):
+    """The second study tests in its fold 1 what the first trained or chose on in its fold 0, or not."""
+    inputs, first = make_inputs(tmp_path), outputs(tmp_path / "first")
+    train(settings=QUICK, seed=3, classes=CLASSES, fold=0, **inputs, **first)
+    path = first["checkpoint"]
+    weights = {"source": "run", "file": str(path), "sha256": file_digest(path)}
+    chosen = QUICK.model_copy(update={"weights": WeightsSettings.model_validate(weights), "compare": ("scratch",)})
+    for fold in (0, 1):
+        again = outputs(tmp_path / str(fold))
+        train(settings=chosen, seed=3, classes=CLASSES, fold=fold, **inputs, **again)
+        own, scratch = read_table(again["training"], TrainingSummary)
+        assert scratch.tested_before == 0
+        assert own.tested_before == (0 if fold == 0 else own.test_images)
+    seen = read_facts(again["checkpoint"])["seen"]
+    assert len(seen) == len({image.pixel_sha256 for image in read_table(inputs["images"], Image)})
 
 
 def test_images_beside_volumes_are_refused_with_advice(tmp_path):

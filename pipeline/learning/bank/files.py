@@ -5,6 +5,7 @@ goes on with the shards that are missing.
 """
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -17,6 +18,9 @@ from pipeline.core.records import Record
 
 GIGABYTE, MEGABYTE = 1e9, 1e6
 _AGAIN = "run the rule bank again: snakemake --forcerun bank"
+_NAME = re.compile(r"[0-9a-f]{16}")  # the beginning of a bank's key
+# Files that `replacing` was killed over have a name of their own before the dot.
+_FILE = re.compile(r"\.?(shard|maps|features)-\d{8}\..*")
 
 
 class Shard(Record):
@@ -44,6 +48,8 @@ class BankManifest(Record):
     weights_source: str
     weights_sha256: str
     pixels_sha256: str
+    software: tuple[tuple[str, str], ...]  # versions that can change values
+    code: str  # fingerprint of the code that made it
     setting: str  # how images were prepared, as `pipeline.learning.bank.filling.setting_of` gives it
     boundary: str  # the first block behind the maps; empty if there are none
     views: int  # augmented versions of each image, besides the plain one
@@ -109,6 +115,18 @@ def require_room(folder: Path, forecast: Forecast, present: int) -> None:
         what = f"the bank needs {_in_words(needed)}, and the disk has {_in_words(free)}: "
         remedy = "set bank.views lower, leave last_block out of the strategies (probe needs no maps), or free room"
         raise TrainingError(what + forecast.in_words(), where=str(folder), remedy=remedy)
+
+
+def banks_in(folder: Path) -> list[Path]:
+    """List the banks below a folder: what is named like one and holds nothing but shards; all else is somebody's."""
+    return [
+        place
+        for place in sorted(folder.iterdir())
+        if _NAME.fullmatch(place.name)
+        and place.is_dir()
+        and not place.is_symlink()
+        and all(_FILE.fullmatch(path.name) and path.is_file() for path in place.iterdir())
+    ]
 
 
 def find_shard(folder: Path, key: str, first: int, images: int) -> Shard | None:

@@ -30,7 +30,7 @@ from pipeline.learning.bank.files import (
     write_shard,
 )
 from pipeline.learning.inputs.batches import PixelSource, plain_batches
-from pipeline.learning.inputs.devices import Placement
+from pipeline.learning.inputs.devices import Placement, device_name
 from pipeline.learning.inputs.pieces import pieces_of
 from pipeline.learning.inputs.transfer import network_on_device, on_device
 from pipeline.learning.networks.blocks import feature_blocks, features_after_blocks, lower
@@ -95,6 +95,7 @@ class BankOrder:
             "views": self.stored_views,
             "setting": setting_of(self.source, self.seed, self.stored_views),
             "software": numerical(versions()),
+            "device": device_name(self.source.placement),  # shards of unlike machines are not mixed
             "code": self.code,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -164,6 +165,8 @@ def fill_bank(order: BankOrder, folder: Path, *, shard_images: int | None = None
         weights_source=order.weights.source,
         weights_sha256=order.weights.sha256,
         pixels_sha256=order.pixels_sha256,
+        software=numerical(versions()),
+        code=order.code,
         setting=setting_of(order.source, order.seed, order.stored_views),
         boundary=order.boundary or "",
         views=order.stored_views,

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.core.errors import TrainingError
 from pipeline.core.progress import say
+from pipeline.core.provenance import numerical, versions
 from pipeline.learning.bank.files import BankManifest
 from pipeline.learning.bank.filling import BankInputs, features_of_blocks
 from pipeline.learning.inputs.batches import Inputs, PixelSource
@@ -28,7 +29,7 @@ class Cut(NamedTuple):
     blocks: tuple[str, ...] = ()  # after which a probe takes its features
 
 
-def require_same(bank: BankManifest, weights_sha256: str, pixels_sha256: str, setting: str) -> None:
+def require_same(bank: BankManifest, weights_sha256: str, pixels_sha256: str, setting: str, code: str) -> None:
     """Make sure that a bank was made from what a study uses.
 
     Raises
@@ -39,10 +40,12 @@ def require_same(bank: BankManifest, weights_sha256: str, pixels_sha256: str, se
     made, used = json.loads(bank.setting), json.loads(setting)
     differing = [name for name in sorted({*made, *used}) if made.get(name) != used.get(name)]
     differing += ["weights"] if bank.weights_sha256 != weights_sha256 else []
+    differing += ["software"] if bank.software != numerical(versions()) else []
+    differing += ["code"] if bank.code != code else []
     differing += ["images"] if bank.pixels_sha256 != pixels_sha256 else []
     if differing:
         what = f"the bank was made with other settings ({', '.join(differing)})"
-        raise TrainingError(what, where=bank.folder, remedy="run the rule bank again")
+        raise TrainingError(what, where=bank.folder, remedy="run the rule bank again: snakemake --forcerun bank")
 
 
 class FeatureInputs:

@@ -102,3 +102,14 @@ def _multiplies_bfloat16(device: str) -> bool:
     # Private in PyTorch 2.11 to 2.13 and without a public twin; absent means "no".
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())
+
+
+def device_name(placement: Placement) -> str:
+    """Name the GPU, or the processor's architecture and instruction set, which decides on the last bits."""
+    import platform
+
+    import torch
+
+    if placement.device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"processor ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"

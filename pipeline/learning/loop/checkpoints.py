@@ -7,6 +7,7 @@ random generator is among them: all randomness comes from seeds named after what
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -23,7 +24,8 @@ from pipeline.core.progress import say
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FACTS = "facts"
+_GO_ON = "delete it; training goes on from the one before"
+_FACTS, _DIGEST = "facts", "digest"
 # Epochs shorter than this share a state: writing one takes about half a second for a ResNet-18.
 SECONDS_BETWEEN_STATES = 10.0
 
@@ -49,7 +51,8 @@ def write_checkpoint(path: Path, tensors: Mapping[str, "Tensor"], facts: Mapping
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in sorted(tensors.items())}
     with replacing(path) as temporary:
         try:
-            save_file(plain, temporary, metadata={_FACTS: json.dumps(facts, sort_keys=True)})
+            metadata = {_FACTS: json.dumps(facts, sort_keys=True), _DIGEST: _digest(plain)}
+            save_file(plain, temporary, metadata=metadata)
         except SafetensorError as error:
             # The library has one exception for everything; what the system refused it quotes with its number.
             found = re.search(r"(.*)\(os error (\d+)\)", str(error))
@@ -71,11 +74,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_FACTS])
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+            metadata = file.metadata() or {}
+            facts, digest = json.loads(metadata[_FACTS]), metadata[_DIGEST]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         what = f"the checkpoint is damaged ({type(error).__name__})"
-        raise TrainingError(what, where=str(path), remedy="delete it; training goes on from the one before") from error
+        raise TrainingError(what, where=str(path), remedy=_GO_ON) from error
+    # safetensors looks at lengths only: a sector of zeros, or a flipped bit, would go on as a network.
+    if _digest(tensors) != digest:
+        what = "the checkpoint is damaged (its values are not those written)"
+        raise TrainingError(what, where=str(path), remedy=_GO_ON)
+    return Checkpoint(tensors, facts)
+
+
+def _digest(tensors: Mapping[str, "Tensor"]) -> str:
+    """Digest names, kinds, shapes and values."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 class StateFolder:

@@ -8,11 +8,13 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.states import UNKNOWN
 from pipeline.learning.criteria import weighted_loss
 from pipeline.learning.findings import is_findings
+from pipeline.learning.loop.interruption import end_if_asked
 from pipeline.learning.networks.backbones import head_of
 
 if TYPE_CHECKING:
     from torch import nn
 
+_MORE = "use fewer folds or more patients"
 # Inverse strengths of the L2 penalty on standardised features, from almost constant to almost free.
 PENALTIES = tuple(10.0**exponent for exponent in (-5, -4, -3, -2, -1, 0, 1))
 
@@ -59,6 +61,8 @@ def fit_head(
     ------
     TrainingError
         If a class is absent from the training part.
+    TrainingInterruptedError
+        If the process was asked to end.
     """
     if is_findings(train_classes):
         return _fit_findings(train, train_classes, validation, validation_classes, class_weights)
@@ -68,6 +72,7 @@ def fit_head(
     scaled = (train - mean) / deviation
     candidates = []
     for penalty in PENALTIES:
+        end_if_asked()
         weight, bias = _regression(scaled, train_classes, class_weights, penalty)
         weight = weight / deviation
         bias = bias - weight @ mean
@@ -90,18 +95,20 @@ def _scales(train: np.ndarray) -> np.ndarray:
     return np.maximum(deviation, LEAST_SHARE * usual) if usual > 0 else np.ones_like(deviation)
 
 
-def check_classes(train_classes: np.ndarray, count: int) -> None:
-    """Make sure that every class can be learned.
+def check_classes(train_classes: np.ndarray, count: int, validation_classes: np.ndarray | None = None) -> None:
+    """Make sure that every class can be learned, and that the validation part, if it is given, can choose.
 
     Raises
     ------
     TrainingError
-        If one is absent.
+        If a class is absent from the training part, or the validation part holds one only.
     """
     present = len(np.unique(train_classes))
     if present < count:
         what = f"the training part holds {present} of {count} classes"
-        raise TrainingError(what, remedy="use fewer folds or more patients")
+        raise TrainingError(what, remedy=_MORE)
+    if validation_classes is not None and len(np.unique(validation_classes)) < 2:
+        raise TrainingError("the validation part holds one class, by which no epoch can be chosen", remedy=_MORE)
 
 
 def install_head(network: "nn.Module", head: LinearHead) -> None:

@@ -68,6 +68,9 @@ class VerifiedWeights:
         2 for images, 3 for volumes.
     left_out
         Beginnings of names that are not taken: the head of a run that looked at other blocks than the last.
+    seen
+        For a run's checkpoint: beginnings of the pixel digests of all images it and its sources in other runs were
+        trained or chosen on.
     """
 
     source: str
@@ -81,6 +84,7 @@ class VerifiedWeights:
     ancestry: str = ""
     dimensions: Literal[2, 3] = 2
     left_out: tuple[str, ...] = ()
+    seen: frozenset[str] = frozenset()
 
 
 RANDOM = VerifiedWeights(
@@ -288,6 +292,7 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
         output_classes=classes if has_usual_head else 0,
         left_out=() if has_usual_head else tuple(part for part, block in parts.items() if block == HEAD),
         ancestry=f"{origin}, which started from {before}" if before else origin,
+        seen=frozenset(map(str, facts.get("seen", ()))),
     )
 
 
