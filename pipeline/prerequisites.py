@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pipeline.config import Config
 from pipeline.core.errors import ConfigError, PipelineError
 from pipeline.dicom.indexing.archives import folder_of, is_archive
-from pipeline.learning.weights.loading import WeightsChoice, verify
+from pipeline.learning.weights.loading import verify
 
 PHANTOM_FOLDER = Path("data/phantom")
 """Place of the built-in study's files. It is fixed, because Snakemake empties the place of a declared output."""
@@ -89,17 +89,8 @@ def table_problems(config: Config) -> list[Problem]:
 
 def weights_problems(config: Config) -> list[Problem]:
     """Say what is wrong with the weights that the network starts from; a file is found and its digest compared."""
-    weights = config.train.weights
-    choice = WeightsChoice(
-        source=weights.source,
-        backbone=config.train.backbone,
-        file=weights.file,
-        sha256=weights.sha256,
-        licence=weights.licence,
-        dimensions=config.train.dimensions,
-    )
     try:
-        verify(choice)
+        verify(config.train.weights_choice)
     except PipelineError as error:
         found = f"{error.where}: {error.what}" if error.where else error.what
         return [Problem("train.weights", found, error.remedy)]

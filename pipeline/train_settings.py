@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 from pipeline.core.section import Section
 from pipeline.learning.strategies import Head
 from pipeline.learning.volumes.networks import VOLUME_BACKBONES
-from pipeline.learning.weights.sources import SOURCES
+from pipeline.learning.weights.loading import WeightsChoice
+from pipeline.learning.weights.sources import SOURCES, Normalisation
 
 
 class AugmentationSettings(Section):
@@ -30,6 +31,8 @@ class AugmentationSettings(Section):
     """Standard deviation of added Gaussian noise as a fraction of the range."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 # What a source cannot do without; of RadImageNet no digest is published.
 NEEDED = {"file": ("file", "sha256"), "run": ("file",), "radimagenet": ("sha256",)}
 
@@ -48,6 +51,11 @@ class WeightsSettings(Section):
     """Digest the file must have; required for `file`, and for `radimagenet`, whose authors publish none."""
     licence: str = "not stated"
     """Licence of a `file`, or of published weights that state none; printed in the report."""
+    mean: tuple[Share, Share, Share] | None = None
+    """Mean of red, green and blue, of values from 0 to 1, with which a `file` was trained. Not given: ImageNet's, as in
+    torchvision's own training."""
+    deviation: tuple[PositiveShare, PositiveShare, PositiveShare] | None = None
+    """Their standard deviation; given with `mean`, or not at all. For values scaled to -1 to 1, both are 0.5."""
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +68,18 @@ class WeightsSettings(Section):
         if missing:
             message = f"source `{self.source}` needs {' and '.join(missing)}"
             raise ValueError(message)
+        if (self.mean is None) != (self.deviation is None):
+            message = "`mean` and `deviation` belong together: give both or neither"
+            raise ValueError(message)
+        if self.mean is not None and self.source != "file":
+            message = f"`mean` and `deviation` are those of a `file`; those of source `{self.source}` are known"
+            raise ValueError(message)
         return self
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """How the inputs of a `file` were normalised, if it is said."""
+        return Normalisation(self.mean, self.deviation) if self.mean and self.deviation else None
 
 
 class VolumesSettings(Section):
@@ -150,6 +169,19 @@ class TrainSettings(Section):
     def dimensions(self) -> Literal[2, 3]:
         """Whether weights for volumes can be used: 3 on the road of inflation."""
         return 3 if self.volumes.road == "inflation" else 2
+
+    @property
+    def weights_choice(self) -> WeightsChoice:
+        """The weights that are asked for."""
+        return WeightsChoice(
+            source=self.weights.source,
+            backbone=self.backbone,
+            file=self.weights.file,
+            sha256=self.weights.sha256,
+            licence=self.weights.licence,
+            dimensions=self.dimensions,
+            normalisation=self.weights.normalisation,
+        )
 
     @model_validator(mode="after")
     def _roads_lead_somewhere(self) -> "TrainSettings":

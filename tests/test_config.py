@@ -95,6 +95,17 @@ def test_a_key_of_another_member_of_a_choice_is_unknown(tmp_path):
     assert "study.yaml:13: unknown key `preprocess.intensity.low`" in errors_of(tmp_path, text)
 
 
+FILE = SMALL + "train:\n  weights: {{source: file, file: w.pth, sha256: " + "a" * 64 + ", {}}}\n"
+
+
+def test_the_mean_and_deviation_of_a_file_are_asked_for(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(FILE.format("mean: [0.5, 0.25, 0], deviation: [0.5, 0.5, 1]"))
+    assert load(path).train.weights_choice.normalisation == ((0.5, 0.25, 0), (0.5, 0.5, 1), "range")
+    path.write_text(FILE.format("licence: mine"))
+    assert load(path).train.weights_choice.normalisation is None
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -106,6 +117,16 @@ def test_a_key_of_another_member_of_a_choice_is_unknown(tmp_path):
         (SMALL + "train:\n  weights: {source: file}\n", "`train.weights`: source `file` needs `file` and `sha256`"),
         (SMALL + "train:\n  weights: run\n", "`train.weights`: source `run` needs `file`"),
         (SMALL + "train:\n  weights: radimagenet\n", "`train.weights`: source `radimagenet` needs `sha256`"),
+        (
+            SMALL + "train:\n  weights: {source: imagenet, mean: [0, 0, 0], deviation: [1, 1, 1]}\n",
+            "`train.weights`: `mean` and `deviation` are those of a `file`; those of source `imagenet` are known",
+        ),
+        (
+            FILE.format("mean: [0, 0, 0]"),
+            "`train.weights`: `mean` and `deviation` belong together: give both or neither",
+        ),
+        (FILE.format("deviation: [1, 1, 0]"), "`train.weights.deviation.2`"),
+        (FILE.format("mean: [123.7, 116.3, 103.5]"), "`train.weights.mean.0`"),
         (SMALL + "train:\n  weights: coco\n", "`train`: source `coco` has no resnet18; it has resnet50"),
         (
             SMALL + "train:\n  backbone: densenet121\n  volumes: {road: inflation}\n",

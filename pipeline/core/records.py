@@ -355,6 +355,7 @@ class TrainingSummary(Record):
     weights_file: str = ""  # file name without its folder
     weights_sha256: str = ""
     weights_licence: str = ""
+    inputs_normalised_by: str = ""  # in words
     trained_parameters: int
     frozen_parameters: int
     head_blocks: tuple[str, ...] = ()  # after which the head takes its pooled features, in their order

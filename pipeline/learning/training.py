@@ -103,6 +103,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         cut, tuned = _train(name, study, used, data, plan, _Member(member, states))
         cuts.append(cut)
         courses.append(tuned)
+    normalisation = normalisation_for(study.road, used.normalisation)
     summary = TrainingSummary(
         strategy=name,
         fold=study.fold,
@@ -113,6 +114,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         weights_file=used.path.name if used.path else "",
         weights_sha256=used.sha256,
         weights_licence=used.licence,
+        inputs_normalised_by=normalisation.in_words(),
         **_sizes(cuts[0].whole, study, plan, strategy),
         head_blocks=cuts[0].blocks or feature_blocks(study.backbone)[-1:],
         image_size=study.pixels.shape[-1],
@@ -134,7 +136,6 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     )
     predictions = _predict(cuts, name, study, data.inputs)
     networks = tuple(cut.whole for cut in cuts)
-    normalisation = normalisation_for(study.road, used.normalisation)
     return Outcome(networks, courses[0].history, predictions, summary, normalisation)
 
 
@@ -357,6 +358,7 @@ def _key(name: str, study: Study, weights: VerifiedWeights, task: Task) -> str:
         "pixels": study.pixels_sha256,
         "backbone": study.backbone,
         "weights": weights.sha256,
+        "normalisation": weights.normalisation,
         "recipe": asdict(study.recipe),
         "augmentation": asdict(study.augmentation),
         "bank": bank.key if (bank := _bank_of(name, study)) else "",

@@ -24,7 +24,7 @@ from pipeline.learning.networks.blocks import boundary_of
 from pipeline.learning.strategies import STRATEGIES, banked
 from pipeline.learning.volumes.roads import choose_road, network_for, normalisation_for
 from pipeline.learning.weights.files import file_digest
-from pipeline.learning.weights.loading import WeightsChoice, verify
+from pipeline.learning.weights.loading import verify
 from pipeline.train_settings import TrainSettings
 
 
@@ -91,16 +91,7 @@ def make_order(
     threads: int,
 ) -> BankOrder:
     """Verify the weights, build the network, and say what its bank is made of."""
-    weights = verify(
-        WeightsChoice(
-            source=train.weights.source,
-            backbone=train.backbone,
-            file=train.weights.file,
-            sha256=train.weights.sha256,
-            licence=train.weights.licence,
-            dimensions=train.dimensions,
-        )
-    )
+    weights = verify(train.weights_choice)
     road = choose_road(pixels, **train.volumes.model_dump())
     augmentation = Augmentation(**train.augmentation.model_dump())
     placement = choose_placement(train.device, train.precision, threads)

@@ -21,9 +21,9 @@ from pipeline.learning.recipes import Recipe
 from pipeline.learning.strategies import banked
 from pipeline.learning.study import Study
 from pipeline.learning.training import Outcome, train_strategy
-from pipeline.learning.volumes.roads import choose_road
+from pipeline.learning.volumes.roads import choose_road, normalisation_for
 from pipeline.learning.weights.files import file_digest
-from pipeline.learning.weights.loading import VerifiedWeights, WeightsChoice, verify
+from pipeline.learning.weights.loading import VerifiedWeights, verify
 from pipeline.train_settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(
     stored = open_pixels(pixels, len(index))
     assert_same_rows(roles, index)
     assert_no_leakage(roles, {image.image_id: image.pixel_sha256 for image in index})
-    weights = _weights(settings)
+    weights = verify(settings.weights_choice)
     devices, placement = choose_devices(settings.device, settings.devices, settings.precision, threads, gpus)
     study = Study(
         classes=classes,
@@ -96,19 +96,6 @@ def train(
     _write_networks(checkpoint, outcomes[0], study, weights, digests)
 
 
-def _weights(settings: TrainSettings) -> VerifiedWeights:
-    return verify(
-        WeightsChoice(
-            source=settings.weights.source,
-            backbone=settings.backbone,
-            file=settings.weights.file,
-            sha256=settings.weights.sha256,
-            licence=settings.weights.licence,
-            dimensions=settings.dimensions,
-        )
-    )
-
-
 def _announce(study: Study, weights: VerifiedWeights) -> None:
     place = study.placement
     started = f"{weights.source} ({weights.ancestry})" if weights.ancestry else weights.source
@@ -116,6 +103,7 @@ def _announce(study: Study, weights: VerifiedWeights) -> None:
     device = f"{study.devices} x {place.device}" if study.devices > 1 else place.device
     where = f"{device}, {place.precision}, {place.threads} threads"
     say(f"train: fold {study.fold} on {where}, weights {started}{road}")
+    say(f"train: inputs are normalised by {normalisation_for(study.road, weights.normalisation).in_words()}")
 
 
 def _strategies(settings: TrainSettings) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline.learning.strategies import STRATEGIES
 from pipeline.learning.training import Outcome, Study, train_strategy
 from pipeline.learning.weights.files import file_digest
 from pipeline.learning.weights.loading import RANDOM, WeightsChoice, build_network, verify
+from pipeline.learning.weights.sources import Normalisation
 from tests.learning.plain_resnet import random_state
 from tests.learning.test_finetuning import CHANGES, recipe
 
@@ -98,6 +100,36 @@ def test_scratch_ignores_the_source_and_full_uses_it(tmp_path):
     assert np.array_equal(logits(runs["full", "random"]), logits(runs["scratch", "random"]))
     assert runs["scratch", "source"].summary.weights_source == "random"
     assert runs["full", "source"].summary.weights_sha256 == file_digest(path)
+
+
+def test_inputs_are_normalised_as_the_file_says_and_it_is_recorded(tmp_path):
+    """Beside the same network on images that were brought to ImageNet's scale beforehand: equal predictions."""
+    path = tmp_path / "w.pth"
+    torch.save(random_state(1), path)
+    base = WeightsChoice(source="file", backbone="resnet18", file=path, sha256=file_digest(path))
+    said = replace(base, normalisation=Normalisation((0.2, 0.2, 0.2), (0.5, 0.5, 0.5)))
+    assert verify(said).normalisation != verify(base).normalisation
+    found = train_strategy("probe", study(), verify(said), tmp_path / "said")
+    assert found.summary.inputs_normalised_by == "mean 0.2, 0.2, 0.2 and deviation 0.5, 0.5, 0.5 of values from 0 to 1"
+    assert found.normalisation.mean == (0.2, 0.2, 0.2)
+    same = replace(verify(said), normalisation=Normalisation((0.1, 0.1, 0.1), (0.25, 0.25, 0.25)))
+    halved = study(pixels=(study().pixels / 510).astype(np.float16))  # half of the values, half of mean and deviation
+    again = train_strategy("probe", halved, same, tmp_path / "halved")
+    assert np.allclose(logits(found), logits(again), atol=0.02 * logits(found).std())
+    other = train_strategy("probe", study(), verify(base), tmp_path / "base")
+    assert np.abs(logits(found) - logits(other)).max() > 0.1 * logits(found).std()
+
+
+def test_states_of_another_normalisation_are_not_used(tmp_path, capsys):
+    path = tmp_path / "w.pth"
+    torch.save(random_state(1), path)
+    weights = verify(WeightsChoice(source="file", backbone="resnet18", file=path, sha256=file_digest(path)))
+    short = study(recipe=recipe(epochs=1))
+    train_strategy("last_block", short, weights, tmp_path / "s")
+    capsys.readouterr()
+    other = replace(weights, normalisation=Normalisation((0.2, 0.2, 0.2), (0.5, 0.5, 0.5)))
+    train_strategy("last_block", short, other, tmp_path / "s")
+    assert "resumed" not in capsys.readouterr().err
 
 
 def test_the_probe_leaves_the_network_as_it_was(tmp_path):

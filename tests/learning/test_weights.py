@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.core.errors import WeightsError
-from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.networks.backbones import BACKBONES, head_of
 from pipeline.learning.weights.files import file_digest, read_state
 from pipeline.learning.weights.loading import (
     RANDOM,
@@ -17,9 +17,20 @@ from pipeline.learning.weights.loading import (
     load_strictly,
     verify,
 )
+from pipeline.learning.weights.sources import IMAGENET_NORMALISATION, Normalisation
+from tests.learning import plain_networks
 from tests.learning.plain_resnet import forward, random_state
 
 pytestmark = pytest.mark.slow  # importing monai takes seconds
+OTHER_HEADS = [
+    ("resnet18", lambda: (random_state(1), "fc.")),
+    ("densenet121", lambda: (_made(plain_networks.densenet121_shapes()), "classifier.")),
+    ("efficientnet_b0", lambda: (_made(plain_networks.efficientnet_b0_shapes()), "classifier.")),
+]
+
+
+def _made(shapes: plain_networks.Shapes) -> dict[str, torch.Tensor]:
+    return plain_networks.random_values(shapes, 1)
 
 
 def save(path: Path, state: object, **options: bool) -> Path:
@@ -177,6 +188,38 @@ def test_published_files_are_searched_in_the_folder_then_in_the_hub_cache(tmp_pa
     # A file of one's own does not become ImageNet's by naming its digest.
     with pytest.raises(WeightsError, match=r"wrong digest: expected SHA-256 f37072fd\.\.\."):
         verify(WeightsChoice(source="imagenet", backbone="resnet18", file=cached, sha256=file_digest(cached)))
+
+
+@pytest.mark.parametrize(("backbone", "make"), OTHER_HEADS)
+@pytest.mark.parametrize("classes", [3, 0])
+def test_a_file_of_ones_own_may_have_any_head_or_none(tmp_path, backbone, make, classes):
+    """Its head is replaced in any case; everything else is taken, and nothing but the head may be another."""
+    state, head = make()
+    for name in list(state):
+        if name.startswith(head):
+            value = state.pop(name)
+            if classes:
+                state[name] = value[:classes] + 1
+    weights = verify(choice(save(tmp_path / "w.pth", state), backbone=backbone))
+    network = build_network(backbone, weights, seed=0)
+    rename, loaded = BACKBONES[backbone].rename, network.state_dict()
+    assert head_of(network).out_features == (classes or 2)
+    assert all(torch.equal(loaded[rename(name)], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("name", ["fc.weight", "fc.bias"])
+def test_half_a_head_is_refused(tmp_path, name):
+    state = random_state(1)
+    del state[name]
+    with pytest.raises(WeightsError, match=r"1 missing \(fc.bias\)|1 unexpected \(fc.bias\)"):
+        build_network("resnet18", verify(choice(save(tmp_path / "w.pth", state))), seed=0)
+
+
+def test_a_file_is_normalised_as_it_is_said_and_otherwise_as_imagenet(tmp_path):
+    path = save(tmp_path / "w.pth", random_state(2))
+    said = Normalisation((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    assert verify(choice(path)).normalisation == IMAGENET_NORMALISATION
+    assert verify(choice(path, normalisation=said)).normalisation == said
 
 
 def test_random_weights_depend_on_the_seed_only():

@@ -42,6 +42,8 @@ class WeightsChoice:
         A registry entry, ``run`` (a checkpoint of this pipeline), ``file`` (one of the user's) or ``random``.
     dimensions
         2 for images, 3 for volumes. Networks for images can be inflated to volumes, not the other way.
+    normalisation
+        What the inputs of a ``file`` looked like when it was trained; None: as ImageNet's with torchvision.
     """
 
     source: str
@@ -50,6 +52,7 @@ class WeightsChoice:
     sha256: str | None = None
     licence: str = "not stated"
     dimensions: Literal[2, 3] = 2
+    normalisation: Normalisation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,8 @@ class VerifiedWeights:
     Attributes
     ----------
     output_classes
-        Classes of the head in the file; 0: it has none, and the network's own is drawn at random.
+        Classes of the head in the file; 0: it has none, and the network's own is drawn at random. None: as many as
+        the file turns out to hold.
     layout, epsilon
         How names are arranged and which constant batch normalisation was trained with (`Source`).
     ancestry
@@ -78,7 +82,7 @@ class VerifiedWeights:
     sha256: str
     licence: str
     normalisation: Normalisation
-    output_classes: int
+    output_classes: int | None
     layout: Layout = "plain"
     epsilon: float = 1e-5
     ancestry: str = ""
@@ -112,8 +116,8 @@ def verify(choice: WeightsChoice) -> VerifiedWeights:
             path=path,
             sha256=require_digest(path, choice.sha256 or ""),
             licence=choice.licence,
-            normalisation=IMAGENET_NORMALISATION,
-            output_classes=1000,
+            normalisation=choice.normalisation or IMAGENET_NORMALISATION,
+            output_classes=None,
         )
     return _verify_run(choice) if choice.source == "run" else _verify_published(choice)
 
@@ -138,13 +142,25 @@ def build_network(backbone: str, weights: VerifiedWeights, *, seed: int) -> "nn.
     if weights.dimensions != 2:
         what = f"{weights.source} holds networks for volumes"
         raise WeightsError(what, where="train.weights.source", remedy="take a source for images")
+    state = source_state(weights)
+    classes = _classes_in(state, backbone) if weights.output_classes is None else weights.output_classes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = BACKBONES[backbone].build(weights.output_classes or 2)
+        network = BACKBONES[backbone].build(classes or 2)
     if weights.path is not None:
-        has_head = weights.output_classes > 0
-        load_strictly(network, source_state(weights), where=weights.path.name, backbone=backbone, has_head=has_head)
+        load_strictly(network, state, where=weights.path.name, backbone=backbone, has_head=classes > 0)
     return network
+
+
+def _classes_in(state: Mapping[str, "Tensor"], backbone: str) -> int:
+    """Count the classes of the head that a file holds; 0: it holds none."""
+    rename = BACKBONES[backbone].rename
+    heads = [
+        value
+        for name, value in state.items()
+        if block_of(rename(name), backbone) == HEAD and name.endswith(".weight") and value.ndim == 2
+    ]
+    return len(heads[0]) if heads else 0
 
 
 def source_state(weights: VerifiedWeights) -> dict[str, "Tensor"]:

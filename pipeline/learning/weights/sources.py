@@ -20,6 +20,18 @@ class Normalisation(NamedTuple):
     deviation: tuple[float, ...]
     of: Literal["range", "volume"] = "range"
 
+    def in_words(self) -> str:
+        """Say it for people.
+
+        Examples
+        --------
+        >>> Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).in_words()
+        'mean 0.5, 0.5, 0.5 and deviation 0.25, 0.25, 0.25 of values from 0 to 1'
+        """
+        mean, deviation = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.deviation))
+        what = "values from 0 to 1" if self.of == "range" else "each volume brought to mean 0 and deviation 1 by itself"
+        return f"mean {mean} and deviation {deviation} of {what}"
+
 
 class SourceFile(NamedTuple):
     """A published weights file for one backbone.

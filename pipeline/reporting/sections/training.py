@@ -281,6 +281,8 @@ def _weights(evaluation: Evaluation) -> list[Block]:
                 ("SHA-256", item.weights_sha256 or MISSING),
                 ("Licence", item.weights_licence or "not stated"),
             ]
+        if item.inputs_normalised_by:
+            rows.append(("Inputs normalised by", item.inputs_normalised_by))
         blocks.append(Facts(rows=tuple(rows)))
     return blocks or [not_evaluated("no record of training was found.")]
 
