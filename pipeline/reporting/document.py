@@ -4,9 +4,11 @@
 """
 
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from pipeline.core.records import Record
+from pipeline.core.records import BlankedRectangle, ReceiptLine, Record
 from pipeline.core.results import Evaluation
 from pipeline.reporting.sums import check_sums
 
@@ -42,6 +44,32 @@ class StudyText(Record):
     settings: tuple[Setting, ...] = ()
 
 
+class CodedOption(Record):
+    """A code of (0012,0064), De-identification Method Code Sequence, and what it means."""
+
+    value: str
+    meaning: str
+
+
+class CleanedPlace(Record):
+    """A rectangle that a rule blanked, and in how many images."""
+
+    rule: str
+    top: int
+    left: int
+    rows: int
+    columns: int
+    images: int
+
+
+class Deidentification(Record):
+    """What de-identification did, without any value of any file."""
+
+    codes: tuple[CodedOption, ...] = ()
+    receipt: tuple[ReceiptLine, ...] = ()
+    cleaned: tuple[CleanedPlace, ...] = ()
+
+
 class Report(Record):
     """Everything that the documents of a study are made from."""
 
@@ -49,9 +77,19 @@ class Report(Record):
     status: Status = STATUS
     text: StudyText
     evaluation: Evaluation
+    deidentification: Deidentification = Deidentification()
 
 
-def compose(evaluation: Evaluation, text: StudyText) -> Report:
+def cleaned_places(rectangles: Iterable[BlankedRectangle]) -> tuple[CleanedPlace, ...]:
+    """Count the images of each rectangle, without saying which they are."""
+    images = Counter((one.rule, one.top, one.left, one.rows, one.columns) for one in rectangles)
+    return tuple(
+        CleanedPlace(rule=rule, top=top, left=left, rows=rows, columns=columns, images=count)
+        for (rule, top, left, rows, columns), count in sorted(images.items())
+    )
+
+
+def compose(evaluation: Evaluation, text: StudyText, deidentification: Deidentification | None = None) -> Report:
     """Join numbers and words to a report.
 
     Parameters
@@ -60,6 +98,8 @@ def compose(evaluation: Evaluation, text: StudyText) -> Report:
         The study's results. Its sums are checked before anything is rounded.
     text
         The words; control characters in them are replaced by spaces.
+    deidentification
+        What de-identification did, if that is known.
 
     Returns
     -------
@@ -73,7 +113,9 @@ def compose(evaluation: Evaluation, text: StudyText) -> Report:
         If numbers that must add up do not.
     """
     check_sums(evaluation)
-    plain = _plain({"text": text.model_dump(), "evaluation": evaluation.model_dump()})
+    done = deidentification or Deidentification()
+    parts = {"text": text, "evaluation": evaluation, "deidentification": done}
+    plain = _plain({name: part.model_dump() for name, part in parts.items()})
     return Report.model_validate(plain)
 
 

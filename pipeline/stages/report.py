@@ -4,14 +4,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import Config, PercentileScaling, PreprocessSettings
-from pipeline.core.artefacts import read_document
+from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.errors import ReportError
 from pipeline.core.progress import say
+from pipeline.core.records import BlankedRectangle, ReceiptLine
 from pipeline.core.results import Evaluation
 from pipeline.core.section import Section
+from pipeline.dicom.deidentification.options import method_codes
 from pipeline.learning.strategies import STRATEGIES
 from pipeline.reporting import methods
-from pipeline.reporting.document import MethodParagraph, Setting, StudyText, as_bytes, compose
+from pipeline.reporting.document import (
+    CodedOption,
+    Deidentification,
+    MethodParagraph,
+    Setting,
+    StudyText,
+    as_bytes,
+    cleaned_places,
+    compose,
+)
 from pipeline.reporting.render import DOCUMENT, render, replace_files
 from pipeline.reporting.vocabulary import rule_of
 from pipeline.train_settings import TrainSettings
@@ -19,8 +30,19 @@ from pipeline.train_settings import TrainSettings
 _A_PATH = "(a path, not printed)"
 
 
-def report(*, settings: Config, evaluation: Path, output: Path) -> None:
+def report(*, settings: Config, evaluation: Path, receipt: Path, blanked: Path, output: Path) -> None:
     """Turn the results of a study into documents for readers; the same results give the same bytes.
+
+    Parameters
+    ----------
+    settings
+        The whole configuration.
+    evaluation
+        The results, an `Evaluation`.
+    receipt, blanked
+        Tables of `ReceiptLine` and `BlankedRectangle`: what de-identification did.
+    output
+        Folder for the report.
 
     Raises
     ------
@@ -32,7 +54,12 @@ def report(*, settings: Config, evaluation: Path, output: Path) -> None:
     if (results.study, results.kind, results.classes) != asked:
         what = "the evaluation is of another study, or of other classes, than the configuration"
         raise ReportError(what, where=str(evaluation), remedy="run `evaluate` again with this configuration")
-    document = as_bytes(compose(results, _text(settings, results)))
+    done = Deidentification(
+        codes=tuple(CodedOption(**code._asdict()) for code in method_codes(settings.deidentify.options)),
+        receipt=tuple(read_table(receipt, ReceiptLine)),
+        cleaned=cleaned_places(read_table(blanked, BlankedRectangle)),
+    )
+    document = as_bytes(compose(results, _text(settings, results), done))
     files = {DOCUMENT: document, **render(document)}
     replace_files(output, files)
     say(f"report: {len(files)} files in {output}")

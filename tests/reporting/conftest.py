@@ -2,7 +2,17 @@
 
 import pytest
 
-from pipeline.reporting.document import MethodParagraph, Setting, StudyText, as_bytes, compose
+from pipeline.core.records import BlankedRectangle, ReceiptLine
+from pipeline.reporting.document import (
+    CodedOption,
+    Deidentification,
+    MethodParagraph,
+    Setting,
+    StudyText,
+    as_bytes,
+    cleaned_places,
+    compose,
+)
 from pipeline.reporting.render import render
 from tests.reporting.synthetic_evaluation import make_evaluation
 
@@ -31,10 +41,34 @@ def make_text(**changes):
     return StudyText(**{**values, **changes})
 
 
+def make_deidentification(names=("StudyDate", "PatientName", "InstitutionName"), rule="acme"):
+    """Give a receipt in which each action is done to some attributes."""
+    actions = ("moved", "pseudonym", "removed", "kept", "keyed UID", "cleaned", "age limited", "dummy", "emptied")
+    lines = [
+        ReceiptLine(tag=f"(0008,{1000 + number:04d})", keyword=name, action=action, elements=10 * number + len(action))
+        for number, name in enumerate(names)
+        for action in actions
+    ]
+    more = [
+        ReceiptLine(tag=f"(0018,{n:04d})", keyword=f"Attribute{n}", action="removed", elements=n) for n in range(1, 20)
+    ]
+    private = ReceiptLine(tag="PRIVATE", keyword="", action="removed", elements=900)
+    rectangles = [
+        BlankedRectangle(sop_uid=f"2.25.{number}", rule=rule, top=0, left=left, rows=60, columns=1024)
+        for number in range(7)
+        for left in (0, number)
+    ]
+    return Deidentification(
+        codes=(CodedOption(value="113100", meaning="Basic Application Confidentiality Profile"),),
+        receipt=(*lines, *more, private),
+        cleaned=cleaned_places(rectangles),
+    )
+
+
 @pytest.fixture(scope="session")
 def report():
     """The report of a study with two classes and three strategies."""
-    return compose(make_evaluation(), make_text())
+    return compose(make_evaluation(), make_text(), make_deidentification())
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +102,7 @@ def hostile_report():
         methods=tuple(MethodParagraph(heading=words, text=words) for words in HOSTILE),
         settings=tuple(Setting(key=words, value=words) for words in HOSTILE),
     )
-    return compose(evaluation, text)
+    return compose(evaluation, text, make_deidentification(HOSTILE, HOSTILE[0]))
 
 
 @pytest.fixture(scope="session")

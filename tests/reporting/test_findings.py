@@ -45,7 +45,7 @@ def test_the_page_has_a_row_and_an_interval_for_each_finding(evaluation, files):
         assert f"{found.low:.3f}" in page
         assert f"{name}" in page
     assert "positive class" not in page.lower().replace("positive class</dt><dd>of each finding", "")
-    assert len(re.findall(r"<h2", page)) == 12
+    assert len(re.findall(r"<h2", page)) == 13
 
 
 def test_every_finding_stands_in_each_table(evaluation):

@@ -16,7 +16,7 @@ from tests.reporting.synthetic_evaluation import make_evaluation
 
 ORDER = [
     "summary", "flow", "data", "methods", "discrimination", "operating-point", "calibration", "training", "transfer",
-    "rejected", "limits", "provenance",
+    "rejected", "deidentification", "limits", "provenance",
 ]  # fmt: skip
 
 
@@ -83,7 +83,30 @@ def test_figures_and_tables_are_numbered_through(report):
     tables = [block["label"] for block in blocks if block["kind"] == "table"]
     assert figures == [f"Figure {number}" for number in range(1, len(figures) + 1)]
     assert tables == [f"Table {number}" for number in range(1, len(tables) + 1)]
-    assert [section["number"] for section in laid] == list(range(12))
+    assert [section["number"] for section in laid] == list(range(13))
+
+
+def test_the_receipt_is_summed_up(report):
+    """Every element stands in one row; what is named is the most frequent; images have no names."""
+    done = report.deidentification
+    rows = {row[0]: row for row in table(sections(report), "deidentification-actions").rows}
+    assert set(rows) == {line.action for line in done.receipt}
+    for action, row in rows.items():
+        lines = [line for line in done.receipt if line.action == action]
+        assert number(row[1]) == len({line.keyword or line.tag for line in lines})
+        assert number(row[2]) == sum(line.elements for line in lines)
+        most = max(lines, key=lambda line: line.elements)
+        assert row[3].startswith(most.keyword or most.tag)
+    assert rows["removed"][3].startswith("PRIVATE, ")
+    assert rows["removed"][3].endswith(" and 11 others")
+    places = table(sections(report), "deidentification-pixels").rows
+    assert places[0] == ("acme", "0", "0", "60", "1024", "8")
+    assert sum(number(row[-1]) for row in places) == 14
+    assert [row[:2] for row in table(sections(report), "deidentification-kept-out").rows] == [
+        ("BURNED_IN_ANNOTATION", "2")
+    ]
+    section = next(one for one in sections(report) if one.name == "deidentification")
+    assert "2.25." not in words_of(section)
 
 
 def number(text):
@@ -192,7 +215,7 @@ def test_synthetic_images_are_said_first():
 
 
 def test_limits_name_warnings_limitations_and_no_compliance(report):
-    words = words_of(sections(report)[10])
+    words = words_of(sections(report)[11])
     for text in (*report.evaluation.warnings, *report.text.limitations):
         assert text in words
     assert "supports evidence for" in REGULATION
@@ -201,7 +224,7 @@ def test_limits_name_warnings_limitations_and_no_compliance(report):
 
 def test_held_out_sites_have_another_limit():
     made = sections(compose(make_evaluation(), make_text(is_split_by_site=True)))
-    assert BY_SITE in words_of(made[10])
+    assert BY_SITE in words_of(made[11])
 
 
 def test_rare_sites_are_joined_and_none_is_lost():

@@ -101,7 +101,7 @@ def test_every_link_has_a_target_and_every_target_is_one(page):
 
 def test_every_section_is_there(page):
     assert [item["id"] for item in page.all("section")][:2] == ["summary", "flow"]
-    assert len(page.all("section")) == 12
+    assert len(page.all("section")) == 13
     assert "Research use. Not a medical device." in page.texts("header")[0]
 
 

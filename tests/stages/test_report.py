@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import DEFAULT_FILE, Config, load
-from pipeline.core.artefacts import read_document, write_document
+from pipeline.core.artefacts import read_document, write_document, write_table
 from pipeline.core.errors import ArtefactError, ReportError
+from pipeline.core.records import BlankedRectangle, ReceiptLine
 from pipeline.core.section import Section
 from pipeline.reporting.document import Report
 from pipeline.reporting.render import render
@@ -36,9 +37,20 @@ def evaluation(settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def output(settings, evaluation, tmp_path_factory):
+def done(tmp_path_factory):
+    """What de-identification did."""
+    folder = tmp_path_factory.mktemp("done")
+    line = ReceiptLine(tag="(0010,0010)", keyword="PatientName", action="pseudonym", elements=12)
+    place = BlankedRectangle(sop_uid="2.25.1", rule="acme", top=0, left=0, rows=2, columns=3)
+    write_table(folder / "receipt.tsv", ReceiptLine, [line])
+    write_table(folder / "blanked.tsv", BlankedRectangle, [place])
+    return {"receipt": folder / "receipt.tsv", "blanked": folder / "blanked.tsv"}
+
+
+@pytest.fixture(scope="module")
+def output(settings, evaluation, done, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "study"
-    report(settings=settings, evaluation=evaluation, output=folder)
+    report(settings=settings, evaluation=evaluation, **done, output=folder)
     return folder
 
 
@@ -46,6 +58,16 @@ def test_every_declared_file_is_written(output):
     names = {path.name for path in output.iterdir()}
     assert names == {"report.json", "report.html", "report.pdf", "model_card.md", "figures", "tables"}
     assert all(path.stat().st_size for path in output.rglob("*") if path.is_file())
+
+
+def test_the_receipt_is_in_the_report(output):
+    done = read_document(output / "report.json", Report).deidentification
+    assert [code.value for code in done.codes] == ["113100", "113107", "113108"]
+    assert [(line.keyword, line.elements) for line in done.receipt] == [("PatientName", 12)]
+    assert [(one.rule, one.images) for one in done.cleaned] == [("acme", 1)]
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "Receipt of de-identification" in page
+    assert "2.25.1" not in page
 
 
 def test_all_files_come_from_the_document_alone_and_twice_the_same(output):
@@ -110,25 +132,25 @@ def test_other_configurations_have_words_too(settings, evaluation, changes):
     assert text.is_split_by_site == ("split" in changes)
 
 
-def test_results_of_another_study_make_no_report(settings, evaluation, tmp_path):
+def test_results_of_another_study_make_no_report(settings, evaluation, done, tmp_path):
     other = settings.model_copy(update={"study": "another"})
     with pytest.raises(ReportError, match="another study"):
-        report(settings=other, evaluation=evaluation, output=tmp_path / "out")
+        report(settings=other, evaluation=evaluation, **done, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_results_that_do_not_add_up_make_no_report(settings, evaluation, tmp_path):
+def test_results_that_do_not_add_up_make_no_report(settings, evaluation, done, tmp_path):
     found = evaluation.read_text(encoding="utf-8").replace('"code": "DUPLICATE_FILE"', '"code": "NOT_DICOM"')
     broken = tmp_path / "evaluation.json"
     broken.write_text(found.replace('"count": 6', '"count": 5'), encoding="utf-8")
     with pytest.raises(ReportError, match="do not add up"):
-        report(settings=settings, evaluation=broken, output=tmp_path / "out")
+        report(settings=settings, evaluation=broken, **done, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_evaluation_is_named(settings, tmp_path):
+def test_a_missing_evaluation_is_named(settings, done, tmp_path):
     with pytest.raises(ArtefactError, match="absent"):
-        report(settings=settings, evaluation=tmp_path / "absent.json", output=tmp_path / "out")
+        report(settings=settings, evaluation=tmp_path / "absent.json", **done, output=tmp_path / "out")
 
 
 def test_importing_the_stage_loads_no_heavy_library():

@@ -47,6 +47,8 @@ rule evaluate:
 rule report:
     input:
         evaluation="<results>/evaluation.json",
+        receipt="<results>/receipt.tsv",
+        blanked="<results>/blanked.tsv",
     output:
         html=report("<reports>/report.html", caption="../report/report.rst", category="Report"),
         pdf=report("<reports>/report.pdf", caption="../report/report.rst", category="Report"),
@@ -74,4 +76,4 @@ rule report:
         folder=subpath(output.json, parent=True),
     shell:
         "python -m pipeline report --settings {params.settings:q} --evaluation {input.evaluation:q}"
-        " --output {params.folder:q} --log {log:q}"
+        " --receipt {input.receipt:q} --blanked {input.blanked:q} --output {params.folder:q} --log {log:q}"

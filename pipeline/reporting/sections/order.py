@@ -7,6 +7,7 @@ from pipeline.reporting.document import Report
 from pipeline.reporting.sections.accountability import limits, provenance
 from pipeline.reporting.sections.calibration import calibration
 from pipeline.reporting.sections.cohort import data, flow, rejected
+from pipeline.reporting.sections.deidentification import deidentification
 from pipeline.reporting.sections.methods import methods
 from pipeline.reporting.sections.performance import discrimination, operating_point
 from pipeline.reporting.sections.summary import summary
@@ -23,6 +24,7 @@ SECTIONS: tuple[Callable[[Report], Section], ...] = (
     training,
     transfer,
     rejected,
+    deidentification,
     limits,
     provenance,
 )  # numbered from 0; none is ever left out
