@@ -14,7 +14,7 @@ from pipeline.config import load
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ConfigError, PipelineError, TrainingError
 from pipeline.core.progress import say
-from pipeline.core.records import FoldRole, Image, Record
+from pipeline.core.records import Estimate, FoldRole, Image, Record
 from pipeline.core.states import UNKNOWN, LabelKind, states_of
 from pipeline.learning.bank.filling import features_of_blocks, fill_bank
 from pipeline.learning.probing.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
@@ -27,9 +27,10 @@ FEWEST = 3  # sources, for a rank agreement
 
 
 class SourceScore(Record):
-    """What one fold without its test part tells of a source, and the AUROC that fine-tuning gave, if it was run."""
+    """What one fold without its test part tells of a block of a source, and what fine-tuning gave, if it was run."""
 
     source: str
+    block: str  # after which features were taken
     fold: int
     images: int  # for training and validation
     logme: float
@@ -56,7 +57,7 @@ def rank_sources(
     sources
         published sources; those whose file is here if not given. The study's own is always among them
     fine_tuned
-        SOURCE=AUROC of fine-tunings that were run, for example imagenet=0.91
+        SOURCE=AUROC of fine-tunings that were run, for example imagenet=0.91, or SOURCE=results/STUDY/estimates.tsv
     output
         the table; results/STUDY/sources.tsv if not given
     threads
@@ -64,21 +65,22 @@ def rank_sources(
     """
     study = load(config)
     results = Path("results") / study.study
-    measured = dict(_measured(fine_tuned))
+    choices = dict(_choices(study.train, sources))
+    measured = dict(_measured(fine_tuned, choices))
     roles = read_table(results / "folds.tsv", FoldRole)
     assert_same_rows(roles, read_table(results / "images.tsv", Image))
     scores: list[SourceScore] = []
-    for name, train in _choices(study.train, sources):
+    for name, train in choices.items():
         try:
             order = order_of_study(study.model_copy(update={"train": train}), results, threads)
         except PipelineError as error:
             say(f"rank_sources: {name} is left out: {error}")
             continue
         bank = fill_bank(order, results / "state" / "sweep")
-        features = features_of_blocks(bank)[bank.blocks[-1]]
         scores += [
             score_source(
                 name,
+                block,
                 features,
                 of_fold,
                 study.label.outputs,
@@ -86,6 +88,7 @@ def rank_sources(
                 kind=study.label.kind,
                 fine_tuned_auroc=measured.get(name),
             )
+            for block, features in features_of_blocks(bank).items()
             for of_fold in _folds(roles)
         ]
     write_table(output or results / "sources.tsv", SourceScore, scores)
@@ -95,6 +98,7 @@ def rank_sources(
 
 def score_source(
     name: str,
+    block: str,
     features: np.ndarray,
     roles: Sequence[FoldRole],
     classes: tuple[str, ...],
@@ -103,7 +107,7 @@ def score_source(
     kind: LabelKind = "classes",
     fine_tuned_auroc: float | None = None,
 ) -> SourceScore:
-    """Score a source in one fold on the images for training and validation; those for testing are not looked at.
+    """Score the features after a block of a source in one fold; images for testing are not looked at.
 
     Of several findings each is a question of its own, asked of the images of which it is known; scores are means over
     the findings that are present in some and absent in others.
@@ -133,6 +137,7 @@ def score_source(
         raise TrainingError(what, where="rank_sources", remedy="use fewer folds or more patients")
     return SourceScore(
         source=name,
+        block=block,
         fold=roles[0].fold,
         images=len(seen),
         logme=float(np.mean([logme(found[known], truth) for known, truth in asked])),
@@ -161,9 +166,10 @@ def _folds(roles: Sequence[FoldRole]) -> list[list[FoldRole]]:
 
 
 class _Mean(NamedTuple):
-    """A source's scores averaged over the folds; None where a fold has none."""
+    """Scores averaged over the folds; None where a fold has none."""
 
     source: str
+    block: str
     logme: float | None
     nleep: float | None
     neighbour_auroc: float | None
@@ -171,34 +177,43 @@ class _Mean(NamedTuple):
     fine_tuned_auroc: float | None
 
 
+_ESTIMATES = ("logme", "nleep", "neighbour_auroc", "probe_auroc")
+
+
 def _means(scores: Sequence[SourceScore]) -> list[_Mean]:
     found = []
-    for name in dict.fromkeys(score.source for score in scores):
-        mine = [score for score in scores if score.source == name]
-        columns = [[getattr(score, field) for score in mine] for field in _Mean._fields[1:]]
-        found.append(_Mean(name, *(None if None in values else float(np.mean(values)) for values in columns)))
+    for source, block in dict.fromkeys((score.source, score.block) for score in scores):
+        mine = [score for score in scores if (score.source, score.block) == (source, block)]
+        columns = [[getattr(score, field) for score in mine] for field in (*_ESTIMATES, "fine_tuned_auroc")]
+        means = (None if None in values else float(np.mean(values)) for values in columns)
+        found.append(_Mean(source, block, *means))
     return found
 
 
 def in_words(scores: Sequence[SourceScore]) -> list[str]:
-    """Give means over the folds and, for each estimate, its agreement with fine-tunings, or that they are too few."""
-    columns = ("logme", "nleep", "neighbour_auroc", "probe_auroc", "fine_tuned_auroc")
+    """Give means over the folds and, for each estimate, its agreement with fine-tunings, or that they are too few.
+
+    The last block's features are not always the best; a source counts by its best block, for each estimate by its own.
+    """
     means = _means(scores)
-    lines = [f"{'source':<14}" + "".join(f"{name:>18}" for name in columns)]
-    for score in sorted(means, key=lambda one: -(one.logme or 0.0)):
+    columns = (*_ESTIMATES, "fine_tuned_auroc")
+    lines = [f"{'source':<14}{'block':<14}" + "".join(f"{name:>18}" for name in columns)]
+    for score in means:
         values = (getattr(score, name) for name in columns)
-        lines.append(f"{score.source:<14}" + "".join(f"{'-' if v is None else format(v, '.3f'):>18}" for v in values))
+        shown = "".join(f"{'-' if v is None else format(v, '.3f'):>18}" for v in values)
+        lines.append(f"{score.source:<14}{score.block:<14}{shown}")
     lines += [
         f"means of {len({score.fold for score in scores})} folds, each scored on its training and validation part",
         "an image for testing in one fold is for training in others: a source chosen by a mean has seen all labels, "
         "and one chosen by a fold's own row has not seen that fold's test part",
     ]
-    tuned = [score for score in means if score.fine_tuned_auroc is not None]
+    tuned = {score.source: score.fine_tuned_auroc for score in means if score.fine_tuned_auroc is not None}
     if len(tuned) < FEWEST:
         what = f"{len(tuned)} fine-tunings were given, and {FEWEST} are needed to tell whether these estimates hold"
         return [*lines, f"{what}: do not choose a source by them alone (--fine-tuned SOURCE=AUROC ...)"]
-    for name in columns[:-1]:
-        pairs = [(getattr(score, name), score.fine_tuned_auroc) for score in tuned if getattr(score, name) is not None]
+    for name in _ESTIMATES:
+        best = {source: _best(getattr(score, name) for score in means if score.source == source) for source in tuned}
+        pairs = [(value, tuned[source]) for source, value in best.items() if value is not None]
         tau = rank_agreement(*zip(*pairs, strict=True)) if len(pairs) >= FEWEST else None
         found = "cannot be computed" if tau is None else f"{tau:+.2f}"
         lines.append(f"agreement of {name} with {len(pairs)} fine-tunings (Kendall's tau): {found}")
@@ -208,14 +223,38 @@ def in_words(scores: Sequence[SourceScore]) -> list[str]:
     ]
 
 
-def _measured(pairs: Sequence[str]) -> Iterator[tuple[str, float]]:
+def _best(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _measured(pairs: Sequence[str], known: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """Read what fine-tunings gave: a number, or the file in which a study's evaluation wrote its estimates."""
+    names = tuple(known)
     for pair in pairs:
         name, _, value = pair.partition("=")
+        if name not in names:
+            what = "a fine-tuning is given for a source that is not compared"
+            raise ConfigError(what, where="--fine-tuned", remedy=f"choose from {', '.join(names)}")
+        if value.endswith(".tsv"):
+            yield name, _auroc_in(Path(value))
+            continue
         try:
-            yield name, float(value)
+            auroc = float(value)
         except ValueError:
-            remedy = "write SOURCE=AUROC, for example imagenet=0.91"
-            raise ConfigError("a fine-tuning has no number", where="--fine-tuned", remedy=remedy) from None
+            auroc = float("nan")
+        if not 0 <= auroc <= 1:
+            remedy = "write SOURCE=AUROC, for example imagenet=0.91, or SOURCE=results/STUDY/estimates.tsv"
+            raise ConfigError("a fine-tuning has no AUROC from 0 to 1", where="--fine-tuned", remedy=remedy)
+        yield name, auroc
+
+
+def _auroc_in(path: Path) -> float:
+    """Read the patient-level AUROC over all folds of a study's own strategy, which stands first."""
+    for row in read_table(path, Estimate):
+        if (row.level, row.metric, row.fold) == ("patient", "auroc", None) and row.value is not None:
+            return row.value
+    what = "the table of estimates holds no AUROC of patients"
+    raise ConfigError(what, where=str(path), remedy="name the estimates.tsv of a study that was evaluated")
 
 
 def _choices(train: TrainSettings, sources: Sequence[str]) -> Iterator[tuple[str, TrainSettings]]:

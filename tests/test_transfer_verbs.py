@@ -6,9 +6,9 @@ import torch
 import yaml
 
 from pipeline.cli import main
-from pipeline.core.artefacts import read_table
+from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import TrainingError
-from pipeline.core.records import FoldRole
+from pipeline.core.records import Estimate, FoldRole
 from pipeline.core.states import ABSENT, PRESENT, UNKNOWN, write_states
 from pipeline.freeze_sweep import BoundaryScore, score_fold
 from pipeline.learning.networks.backbones import BACKBONES
@@ -58,11 +58,36 @@ def test_sources_are_never_ranked_without_a_word_on_agreement(study, capfd):
     roles = read_table(study.parent / "results/small/folds.tsv", FoldRole)
     wanted = {fold: sum(role.fold == fold and role.role != "test" for role in roles) for fold in range(3)}
     assert {row.fold: row.images for row in rows} == wanted
+    assert [row.block for row in rows if row.fold == 0] == ["stem", "layer1", "layer2", "layer3", "layer4"]
     shown = capfd.readouterr().err
     assert "do not choose a source by them alone" in shown
     assert "means of 3 folds, each scored on its training and validation part" in shown
     assert main(["rank_sources", str(study), "--fine-tuned", "file"]) == 2
     assert main(["rank_sources", str(study), "--sources", "nowhere"]) == 2
+    capfd.readouterr()
+    for given, named in (("imagnet=0.9", "not compared"), ("file=nan", "no AUROC"), ("file=1.2", "no AUROC")):
+        assert main(["rank_sources", str(study), "--fine-tuned", given]) == 2
+        assert named in capfd.readouterr().err
+
+
+def test_what_a_fine_tuning_gave_is_read_from_its_estimates(study):
+    plain = {"strategy": "full", "value": 0.5, "patients": 9, "images": 9}
+    rows = [
+        Estimate(**{**plain, "level": level, "metric": metric, "fold": fold, "value": value})
+        for level, metric, fold, value in (
+            ("image", "auroc", None, 0.1),
+            ("patient", "auroc", 0, 0.2),
+            ("patient", "auprc", None, 0.3),
+            ("patient", "auroc", None, 0.87),
+            ("patient", "auroc", None, 0.4),
+        )
+    ]
+    write_table(study.parent / "estimates.tsv", Estimate, rows)
+    assert main(["rank_sources", str(study), "--fine-tuned", "file=estimates.tsv"]) == 0
+    found = read_table(study.parent / "results/small/sources.tsv", SourceScore)
+    assert {row.fine_tuned_auroc for row in found} == {0.87}
+    write_table(study.parent / "estimates.tsv", Estimate, rows[:3])
+    assert main(["rank_sources", str(study), "--fine-tuned", "file=estimates.tsv"]) == 2
 
 
 def a_fold(labels):
@@ -77,13 +102,13 @@ def test_a_source_is_scored_without_the_test_part():
     """Other labels and other features of the test images change nothing; those of the training images do."""
     labels = [CLASSES[int(bit)] for bit in np.random.default_rng(0).integers(0, 2, 24)]
     features = np.random.default_rng(1).normal(size=(24, 5))
-    score = score_source("s", features, a_fold(labels), CLASSES, seed=1)
+    score = score_source("s", "layer4", features, a_fold(labels), CLASSES, seed=1)
     swapped = [CLASSES[1 - CLASSES.index(one)] for one in labels]
     mixed = [swapped[row] if row % 4 == 2 else labels[row] for row in range(24)]
     changed = features + 9.0 * (np.arange(24) % 4 == 2)[:, None]
-    assert score_source("s", changed, a_fold(mixed), CLASSES, seed=1) == score
+    assert score_source("s", "layer4", changed, a_fold(mixed), CLASSES, seed=1) == score
     mixed = [swapped[row] if row % 8 == 0 else labels[row] for row in range(24)]
-    assert score_source("s", features, a_fold(mixed), CLASSES, seed=1) != score
+    assert score_source("s", "layer4", features, a_fold(mixed), CLASSES, seed=1) != score
 
 
 def test_the_sweep_weights_classes_as_training_does():
@@ -107,12 +132,12 @@ def test_of_findings_each_is_a_question_about_the_images_of_which_it_is_known():
     generator = np.random.default_rng(2)
     features = generator.normal(size=(24, 5))
     first, second = (generator.integers(0, 2, 24).tolist() for _ in range(2))
-    plain = score_source("s", features, a_fold([CLASSES[one] for one in first]), CLASSES, seed=1)
-    assert score_source("s", features, findings_fold(first), FINDINGS[:1], seed=1, kind="findings") == plain
+    plain = score_source("s", "layer4", features, a_fold([CLASSES[one] for one in first]), CLASSES, seed=1)
+    assert score_source("s", "layer4", features, findings_fold(first), FINDINGS[:1], seed=1, kind="findings") == plain
     partly = [UNKNOWN if row % 6 == 0 else state for row, state in enumerate(second)]
     kept = [role for row, role in enumerate(a_fold([CLASSES[one] for one in second])) if row % 6]
-    other = score_source("s", features, kept, CLASSES, seed=1)
-    both = score_source("s", features, findings_fold(first, partly), FINDINGS, seed=1, kind="findings")
+    other = score_source("s", "layer4", features, kept, CLASSES, seed=1)
+    both = score_source("s", "layer4", features, findings_fold(first, partly), FINDINGS, seed=1, kind="findings")
     assert both.logme == pytest.approx((plain.logme + other.logme) / 2)
     assert both.probe_auroc == pytest.approx((plain.probe_auroc + other.probe_auroc) / 2)
     assert both.nleep == pytest.approx((plain.nleep + other.nleep) / 2)
@@ -121,10 +146,10 @@ def test_of_findings_each_is_a_question_about_the_images_of_which_it_is_known():
 def test_findings_that_are_always_absent_have_no_score_and_alone_stop():
     features = np.random.default_rng(2).normal(size=(24, 5))
     first, absent = [row % 2 for row in range(24)], [ABSENT] * 24
-    both = score_source("s", features, findings_fold(first, absent), FINDINGS, seed=1, kind="findings")
-    assert both == score_source("s", features, a_fold([CLASSES[one] for one in first]), CLASSES, seed=1)
+    both = score_source("s", "layer4", features, findings_fold(first, absent), FINDINGS, seed=1, kind="findings")
+    assert both == score_source("s", "layer4", features, a_fold([CLASSES[one] for one in first]), CLASSES, seed=1)
     with pytest.raises(TrainingError, match="no finding is both present and absent"):
-        score_source("s", features, findings_fold(absent), FINDINGS[:1], seed=1, kind="findings")
+        score_source("s", "layer4", features, findings_fold(absent), FINDINGS[:1], seed=1, kind="findings")
 
 
 def test_the_sweep_of_findings_is_the_mean_of_sweeps_of_each():
@@ -149,15 +174,17 @@ def test_agreement_with_fine_tunings_is_printed_for_each_estimate():
     rows = [
         SourceScore(
             source=name,
+            block=block,
             fold=0,
             images=9,
-            logme=k,
+            logme=k if block == "layer3" else -9.0,  # a source counts by its best block
             nleep=-k,
             neighbour_auroc=None,
             probe_auroc=0.5,
             fine_tuned_auroc=k / 9,
         )
         for k, name in enumerate(("a", "b", "c"), start=1)
+        for block in ("layer3", "layer4")
     ]
     text = "\n".join(in_words(rows))
     assert "agreement of logme with 3 fine-tunings (Kendall's tau): +1.00" in text
