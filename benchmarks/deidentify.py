@@ -9,6 +9,8 @@ environment of their own, made once::
 Every tool runs in one process, with its defaults, and only its own work is timed: start and imports are not. Without
 ``--data`` the files are synthetic CT slices of 0.5 MB whose headers name people in some fifty places, nested sequences
 and private blocks. What the tools leave behind in the files is not compared here: see docs/deidentification.md.
+
+Ours looks for text in the pixels of every eighth slice, which no peer does; a second row leaves that out.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import pydicom
 from deidentify_peers import PEERS
 from synthetic_ct import write_series
 
+from pipeline.dicom.deidentification import objects
 from pipeline.dicom.deidentification.objects import ObjectRewriter, WrittenObject
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.phantom.canaries import Aviary, Numbers
@@ -31,6 +34,7 @@ from pipeline.phantom.canaries import Aviary, Numbers
 ROUNDS = 5
 WANTED = 5.0
 OURS = "ours"
+HEADERS = "ours, headers alone"  # which is all that the peers look at
 
 
 def main() -> None:
@@ -40,10 +44,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of .dcm files (default: synthetic)")
     parser.add_argument("--files", type=int, default=120, help="synthetic files")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--only", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(*_ours(*options.only))
+        name, source, target = options.only
+        print(*_ours(Path(source), Path(target), looks_at_pixels=name == OURS))
         return
     with tempfile.TemporaryDirectory(prefix="deidentify-benchmark-") as name:
         work = Path(name)
@@ -61,15 +66,17 @@ def main() -> None:
     if python is None:
         print("\nno --peers: nothing to compare with")
         return
-    ratio = speeds[OURS] / max(speed for tool, speed in speeds.items() if tool != OURS)
-    verdict = "ok" if ratio >= WANTED else "short"
-    print(f"\ntarget deidentify-against-fastest-peer measured {ratio:.1f} wanted >={WANTED} {verdict}")
+    fastest = max(speed for tool, speed in speeds.items() if tool in PEERS)
+    for what, tool in (("headers-as-the-peers", HEADERS), ("headers-and-pixels", OURS)):
+        ratio = speeds[tool] / fastest
+        verdict = "ok" if ratio >= WANTED else "short"
+        print(f"\ntarget deidentify-{what}-against-fastest-peer measured {ratio:.1f} wanted >={WANTED} {verdict}")
 
 
 def _measure(source: Path, work: Path, python: Path | None, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Run the tools in turns."""
     here = Path(__file__).resolve()
-    commands = {OURS: [sys.executable, str(here), "--only", str(source)]}
+    commands = {name: [sys.executable, str(here), "--only", name, str(source)] for name in (OURS, HEADERS)}
     if python is not None:
         script = str(here.with_name("deidentify_peers.py"))
         commands |= {name: [str(python), script, name, str(source)] for name in PEERS}
@@ -87,8 +94,10 @@ def _measure(source: Path, work: Path, python: Path | None, rounds: int) -> dict
     return seconds
 
 
-def _ours(source: Path, target: Path) -> tuple[float, float]:
+def _ours(source: Path, target: Path, *, looks_at_pixels: bool) -> tuple[float, float]:
     """De-identify every file in this process; give seconds and processor seconds."""
+    if not looks_at_pixels:
+        objects.is_looked_at = lambda _number: False
     rewriter = ObjectRewriter(source, target, Pseudonyms(bytes(range(32))), 3650)
     files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.dcm"))
     for module in ("scipy.ndimage", "scipy.sparse.csgraph"):  # of the text detector, which the first file may not need

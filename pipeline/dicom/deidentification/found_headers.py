@@ -1,16 +1,17 @@
 """Found headers: what a file says, in pieces if it is ordinary, and as a data set when that is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from pipeline.dicom.deidentification.raw import text_of
+from pipeline.dicom.deidentification.raw import copied, text_of
 from pipeline.dicom.deidentification.recurring import are_plain_uids, uid_of
 from pipeline.dicom.reading.files import Source, read_elements
 from pipeline.dicom.reading.ordinary import dataset_of, ordinary_pieces
 
+_CHARACTER_SET = 0x00080005
 _SHORT_HEADER_BYTES = 8
 _TEXTS = frozenset({b"CS", b"DS", b"IS"})
 
@@ -37,6 +38,13 @@ class FoundHeader:
         if self._dataset is None:
             self._dataset = dataset_of(self.pieces or {}, is_implicit=self.is_implicit)
         return self._dataset
+
+    def part(self, tags: Iterable[int]) -> Dataset:
+        """Give some elements as a data set of their own (all of them, if the header is out of the ordinary)."""
+        if self.pieces is None:
+            return copied(self.dataset)
+        wanted = {tag: piece for tag in (_CHARACTER_SET, *sorted(set(tags))) if (piece := self.pieces.get(tag))}
+        return dataset_of(wanted, is_implicit=self.is_implicit)
 
     def uids(self, tags: Sequence[int]) -> list[str]:
         """Give UIDs as text; empty where there is none."""

@@ -17,7 +17,15 @@ from pydicom.tag import Tag
 
 from pipeline.core.reasons import REASONS
 from pipeline.dicom.decoding.pixel_format import NATIVE, PixelElement, pixel_element
-from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, REFUSALS, Screened, declare, is_looked_at, screened
+from pipeline.dicom.deidentification.burned_in import (
+    NEEDS_DECODER,
+    REFUSALS,
+    SCREENING_TAGS,
+    Screened,
+    declare,
+    is_looked_at,
+    screened,
+)
 from pipeline.dicom.deidentification.file_rewriting import LARGEST_HEADER_VALUE_BYTES, FileRewriter
 from pipeline.dicom.deidentification.found_headers import FoundHeader, found_header
 from pipeline.dicom.deidentification.hazards import HAZARD_TAGS
@@ -124,7 +132,8 @@ class ObjectRewriter(FileRewriter):
         key = (self.screen, *found.values(_HARMLESS_TAGS), syntax, place.is_encapsulated, place.length)
         if key in _HARMLESS and not is_looked_at(number):
             return None
-        header = copied(found.dataset)
+        # Without rules nothing of the image is written from here: what screening looks at is enough.
+        header = copied(found.dataset) if self.screen.rules else found.part(SCREENING_TAGS)
         _check_size(header, file, place)
         pixels = bytes(file.value(place.start, place.length))
         frames_are_slices = elements.text(header, _SOP_CLASS) in CLASSIC
