@@ -24,9 +24,10 @@ def test_round_trip(tmp_path):
 
 
 def test_equal_contents_give_equal_bytes(tmp_path):
-    for name in ("a", "b"):
+    """Many times: safetensors writes entries of its metadata in an order that differs from one to the next."""
+    for name in map(str, range(10)):
         write_checkpoint(tmp_path / name, tensors(0.5), {"x": 1, "y": 2})
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_the_two_last_states_are_kept_and_the_last_is_read(tmp_path):

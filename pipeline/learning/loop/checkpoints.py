@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GO_ON = "delete it; training goes on from the one before"
-_FACTS, _DIGEST = "facts", "digest"
+_FACTS, _DIGEST = "facts", "tensors_sha256"
 # Epochs shorter than this share a state: writing one takes about half a second for a ResNet-18.
 SECONDS_BETWEEN_STATES = 10.0
 
@@ -51,8 +51,9 @@ def write_checkpoint(path: Path, tensors: Mapping[str, "Tensor"], facts: Mapping
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in sorted(tensors.items())}
     with replacing(path) as temporary:
         try:
-            metadata = {_FACTS: json.dumps(facts, sort_keys=True), _DIGEST: _digest(plain)}
-            save_file(plain, temporary, metadata=metadata)
+            # One entry only: safetensors writes several in an order that differs from run to run.
+            text = json.dumps({**facts, _DIGEST: _digest(plain)}, sort_keys=True)
+            save_file(plain, temporary, metadata={_FACTS: text})
         except SafetensorError as error:
             # The library has one exception for everything; what the system refused it quotes with its number.
             found = re.search(r"(.*)\(os error (\d+)\)", str(error))
@@ -74,10 +75,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            facts, digest = json.loads(metadata[_FACTS]), metadata[_DIGEST]
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            digest = facts.pop(_DIGEST)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         what = f"the checkpoint is damaged ({type(error).__name__})"
         raise TrainingError(what, where=str(path), remedy=_GO_ON) from error
     # safetensors looks at lengths only: a sector of zeros, or a flipped bit, would go on as a network.
