@@ -97,36 +97,61 @@ def roles_for(training: Cohort, testing: Cohort, seed: int, validation: float = 
     return tuple(rows)
 
 
+def fold_roles(data: Cohort, fold: int, folds: int, validation: float, seed: int) -> tuple[FoldRole, ...]:
+    """Divide a cohort's patients, stratified by whether any image shows a lesion, as the study does."""
+    rng = np.random.default_rng(derive_seed(seed, "benchmark", "folds"))
+    positive = {owner for owner, label in zip(data.patients, data.labels, strict=True) if label}
+    role_of: dict[int, str] = {}
+    for group in (sorted(positive), sorted(set(data.patients) - positive)):
+        order = rng.permutation(group)
+        tested = set(order[fold::folds].tolist())
+        rest = [owner for owner in order.tolist() if owner not in tested]
+        held = set(rest[: max(1, round(validation * len(rest)))])
+        role_of |= {owner: "test" if owner in tested else "validation" if owner in held else "train" for owner in group}
+    return tuple(
+        FoldRole(
+            fold=0,
+            image_id=str(row),
+            row=row,
+            patient=str(owner),
+            group=str(owner),
+            label=CLASSES[label],
+            role=role_of[owner],
+        )
+        for row, (owner, label) in enumerate(zip(data.patients, data.labels, strict=True))
+    )
+
+
 def train_on(
     strategy: str,
-    training: Cohort,
-    testing: Cohort,
+    pixels: NDArray[np.uint8],
+    roles: tuple[FoldRole, ...],
     weights: VerifiedWeights,
     states: Path,
     *,
     seed: int,
     placement: Placement,
     changes: dict[str, object] | None = None,
+    head: str | None = None,
 ) -> Outcome:
-    """Train one strategy of the built-in study on one cohort and predict another."""
+    """Train one strategy as the built-in study's configuration says, and predict the tested images."""
     settings = built_in().train
     plain = Recipe(
         **{name: getattr(settings, name) for name in Recipe.__dataclass_fields__}  # the same names on purpose
     )
-    recipe = replace(plain, **(changes or {}))
     study = Study(
         classes=CLASSES,
-        roles=roles_for(training, testing, seed),
+        roles=roles,
         fold=0,
         seed=seed,
-        pixels=np.concatenate([training.pixels, testing.pixels]),
-        pixels_sha256=f"cohorts of seed {seed}",
+        pixels=pixels,
+        pixels_sha256="benchmark",
         backbone=settings.backbone,
-        recipe=recipe,
+        recipe=replace(plain, **(changes or {})),
         augmentation=Augmentation(**settings.augmentation.model_dump()),
         placement=placement,
         code="benchmark",
-        head=settings.head,
+        head=head or settings.head,
     )
     return train_strategy(strategy, study, weights, states)
 
@@ -157,4 +182,14 @@ def paired(
     areas, covariance = delong(truth, np.array([first, second]))
     error = float(np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
     difference = float(areas[0] - areas[1])
+    return difference, difference - 1.96 * error, difference + 1.96 * error
+
+
+def mean_paired(
+    truths: Sequence[NDArray[np.bool_]], first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]]
+) -> tuple[float, float, float]:
+    """Difference of two areas, mean of the folds, with its 95 % interval: the folds' patients are others."""
+    parts = [paired(truth, one, other) for truth, one, other in zip(truths, first, second, strict=True)]
+    difference = float(np.mean([part[0] for part in parts]))
+    error = float(np.sqrt(sum(((part[2] - part[1]) / (2 * 1.96)) ** 2 for part in parts))) / len(parts)
     return difference, difference - 1.96 * error, difference + 1.96 * error

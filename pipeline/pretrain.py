@@ -169,17 +169,32 @@ on {task.held_out} pictures that were never trained on |
 
 Made by `python -m pipeline pretrain --output {output.name} --state FOLDER --seed {task.seed} --epochs \
 {recipe.epochs} --rows {task.rows} --size {task.size} --batch-size {recipe.batch_size} --learning-rate \
-{recipe.learning_rate:g}`.
+{recipe.learning_rate:g} --held-out {task.held_out} --threads {placement.threads}`.
 
 ## What the pictures show
 
-Rendered radiographs of six anatomies that are no chest, seen by {len(SCANNERS)} scanners that are not the study's,
-and eight procedural textures; on them none, one or several of {len(FINDINGS)} findings, none of which is the study's
-lesion. No seed, patient or picture is shared with the built-in study (`tests/phantom/test_source.py`).
+Rendered radiographs of six anatomies that are no chest and of made-up bodies, seen by {len(SCANNERS)} scanners that are
+not the study's, and eight procedural textures; on them none, one or several of {len(FINDINGS)} findings, none of which
+is the study's lesion. No seed, patient or picture is shared with the built-in study (`tests/phantom/test_source.py`).
 
 | what is told | AUROC on held-out pictures |
 |---|---|
 {rows}
+
+## What it gains on the built-in study
+
+<!-- study: made by benchmarks/weights.py -->
+<!-- end of study -->
+
+<!-- curve: made by benchmarks/weights.py -->
+<!-- end of curve -->
+
+## What it is worth on real images, beside random networks and ImageNet
+
+<!-- real: made by benchmarks/weights.py -->
+<!-- end of real -->
+
+`docs/embedded-weights.md` says how this was measured. A larger trial on a GPU has not been made.
 """
 
 

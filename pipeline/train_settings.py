@@ -41,10 +41,20 @@ class WeightsSettings(Section):
     """Where the network starts from. A bare word stands for its source: `weights: imagenet`."""
 
     source: Literal[
-        "imagenet", "imagenet_v2", "coco", "coco_masks", "radimagenet", "medicalnet", "run", "file", "random"
+        "imagenet",
+        "imagenet_v2",
+        "coco",
+        "coco_masks",
+        "radimagenet",
+        "medicalnet",
+        "phantom",
+        "run",
+        "file",
+        "random",
     ]
-    """A published source (`python -m pipeline weights list` shows them); `run`: the checkpoint of another study of this
-    pipeline; `file`: any file in torchvision's format; `random`: no transfer."""
+    """A published source (`python -m pipeline weights list` shows them); `phantom`: comes with this software, made for
+    the built-in study and no source for patients; `run`: the checkpoint of another study of this pipeline; `file`: any
+    file in torchvision's format; `random`: no transfer."""
     file: Path | None = None
     """The weights file; published ones are otherwise searched in `weights/` and the torch hub cache."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")

@@ -87,6 +87,7 @@ WEIGHTS: dict[str, str] = {
     "coco_masks": "COCO (objects outlined in photographs)",
     "radimagenet": "RadImageNet (CT, MR and ultrasound images)",
     "medicalnet": "MedicalNet (CT and MR volumes)",
+    "phantom": "rendered pictures of made-up bodies (the source that comes with this software)",
     "run": "another study of this pipeline",
     "random": "random numbers",
     "file": "a given file",

@@ -204,7 +204,7 @@ def test_verify_tells_every_fault_and_fails(register, published, capfd):
     assert "bad   imagenet/resnet18" in told
     assert "20 of 20 batch normalisations" in told
     assert "bad   imagenet/vgg16_bn" in told
-    assert "2 of 18 registered files are here, 2 with a fault" in told
+    assert "3 of 19 registered files are here, 2 with a fault" in told
 
 
 def test_the_list_names_every_file_its_licence_and_its_place(register, published, capfd):

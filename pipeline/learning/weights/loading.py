@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS_FOLDER = Path("weights")
+EMBEDDED_FOLDER = Path(__file__).with_name("embedded")
 # Counters of training steps; files written before PyTorch 0.4.1 lack them, and nothing here reads them.
 _OPTIONAL_SUFFIX = ".num_batches_tracked"
 
@@ -233,8 +234,10 @@ def require_fit(
 
 
 def places_of(source: str, backbone: str) -> list[Path]:
-    """List where a published file is looked for: the folder ``weights``, then the torch hub cache."""
+    """List where a file is looked for: in the software, or in the folder ``weights`` and then the torch hub cache."""
     name = SOURCES[source].files[backbone].name
+    if SOURCES[source].is_embedded:
+        return [EMBEDDED_FOLDER / name]
     return [WEIGHTS_FOLDER / name, _hub_cache() / name]
 
 
@@ -326,7 +329,9 @@ def _first_existing(source: str, backbone: str) -> Path:
             return path
     what = f"the weights file was found neither as {' nor as '.join(str(path) for path in looked)}"
     url = SOURCES[source].files[backbone].url
-    if url:
+    if SOURCES[source].is_embedded:
+        remedy = "it comes with this software: install it again, whole"
+    elif url:
         remedy = (
             f"python -m pipeline weights fetch {source}/{backbone}; without network, fetch {url} on a connected "
             f"machine and bring it in with python -m pipeline weights import FILE; or set train.weights: random"

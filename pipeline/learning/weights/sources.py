@@ -72,6 +72,8 @@ class Source(NamedTuple):
         How names are arranged in the file.
     epsilon
         Constant of batch normalisation that the network was trained with.
+    is_embedded
+        Whether the files are part of this software, in the folder `embedded` beside this module.
     """
 
     title: str
@@ -83,6 +85,7 @@ class Source(NamedTuple):
     dimensions: Literal[2, 3] = 2
     layout: Layout = "plain"
     epsilon: float = 1e-5
+    is_embedded: bool = False
 
 
 # The values of torchvision's reference preprocessing, with which its files were trained.
@@ -214,6 +217,22 @@ SOURCES: dict[str, Source] = {
             ),
         },
         dimensions=3,
+    ),
+    "phantom": Source(
+        title="rendered radiographs of made-up bodies, for the built-in study: no substitute for ImageNet on patients",
+        licence="Apache-2.0 (this project's own; see the data sheet beside the file)",
+        page="docs/embedded-weights.md",
+        normalisation=PHANTOM_NORMALISATION,
+        output_classes=31,
+        files={
+            "resnet18": SourceFile(
+                "phantom-resnet18.safetensors",
+                "",
+                "35582be5a54c52979d6b103a3e90410a41cdef858c4ae912d0c7a1b89503257c",
+                22.45,
+            ),
+        },
+        is_embedded=True,
     ),
 }
 

@@ -61,6 +61,13 @@ def fetch(source: str, backbone: str) -> Path:
         If it cannot be fetched, with the way to carry it by hand; or if its digest or content is wrong.
     """
     file = SOURCES[source].files[backbone]
+    if SOURCES[source].is_embedded:
+        target = places_of(source, backbone)[0]
+        if not target.is_file():
+            raise WeightsError("the file that comes with this software is missing", where=file.name, remedy="reinstall")
+        digest = check_file(source, backbone, target)
+        say(f"{target} comes with this software, SHA-256 {digest}")
+        return target
     target = WEIGHTS_FOLDER / file.name
     if not file.url:
         what = f"{source}/{backbone} cannot be fetched by a program; its licence: {SOURCES[source].licence}"
@@ -101,7 +108,7 @@ def bring_in(path: Path) -> tuple[str, str, Path]:
     state = read_state(path)
     source, backbone = _by_digest(digest) or _by_names(state, path, digest)
     _require_network(source, backbone, state, path.name)
-    target = WEIGHTS_FOLDER / SOURCES[source].files[backbone].name
+    target = places_of(source, backbone)[0]
     if not (target.is_file() and target.samefile(path)):
         with replacing(target) as temporary:
             shutil.copyfile(path, temporary)

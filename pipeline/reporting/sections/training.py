@@ -30,6 +30,7 @@ from pipeline.reporting.formatting import (
     duration,
     joined,
 )
+from pipeline.reporting.sections.pace import other_source, pace
 from pipeline.reporting.sections.summary import transfer_verdict
 
 _NUMBER = "right"
@@ -64,8 +65,10 @@ def transfer(report: Report) -> Section:
     else:
         blocks += [Figures(figures=_comparison_figures(evaluation)), _side_by_side(evaluation)]
         blocks.append(_differences(evaluation) if evaluation.comparisons else _no_differences())
+    blocks += pace(evaluation)
     blocks.append(Heading(text="Where the weights came from"))
     blocks += _weights(evaluation)
+    blocks += other_source(evaluation)
     return Section(name="transfer", title="Transfer", lead=lead, blocks=tuple(blocks))
 
 

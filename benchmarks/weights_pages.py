@@ -1,0 +1,162 @@
+"""Tables and the figure of docs/embedded-weights.md and of the data sheet, made from what `weights.py` measured."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.learning.weights.loading import EMBEDDED_FOLDER
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/embedded-weights.md"
+SHEET = EMBEDDED_FOLDER / "phantom-resnet18.md"
+FIGURE = ROOT / "docs/images/embedded-weights.png"
+Rows = dict[str, dict[str, Any]]
+
+
+def write_pages(rows: Rows, sha256: str) -> None:
+    """Put every table that has rows for this file between its marks, and draw the figure."""
+    now = {name: row for name, row in rows.items() if row.get("weights") == sha256}
+    for mark, text in (("study", study_table(now)), ("curve", curve_table(now)), ("real", real_table(now))):
+        if text:
+            for page in (PAGE, SHEET):
+                put(page, mark, text)
+    if any(name.startswith("curve ") for name in now):
+        draw(now, FIGURE)
+
+
+def put(page: Path, mark: str, text: str) -> None:
+    """Replace what stands between two marks; a page without them stays as it is."""
+    start, end = f"<!-- {mark}: made by benchmarks/weights.py -->", f"<!-- end of {mark} -->"
+    old = page.read_text(encoding="utf-8")
+    if start in old and end in old:
+        head, _, rest = old.partition(start)
+        page.write_text(f"{head}{start}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
+def study_table(rows: Rows) -> str:
+    """Table of the cohorts of the built-in study: both AUROC, their difference, epochs to the same score."""
+    found = _of(rows, "study ")
+    if not found:
+        return ""
+    lines = ["| cohort | fine-tuned | scratch | difference, 95 % interval | epochs to scratch's best | scratch's own |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, row in found:
+        reached, own = epochs_to_same(row["validation"])
+        lines.append(
+            f"| {name.removeprefix('study ')} | {row['full']:.3f} | {row['scratch']:.3f} | "
+            f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) | {reached} | {own} |"
+        )
+    return "\n".join(lines)
+
+
+def epochs_to_same(validation: dict[str, Sequence[Sequence[float | None]]]) -> tuple[str, str]:
+    """Give the first epoch at which the fine-tuned network is as good in validation as scratch ever is, and scratch's.
+
+    Both are means over the folds; the first one over those in which it happens, whose number is told.
+    """
+    reached, own = [], []
+    for fine, scratch in zip(validation["full"], validation["scratch"], strict=True):
+        values = np.array([value or 0.0 for value in scratch])
+        own.append(int(np.argmax(values)) + 1)
+        there = [epoch for epoch, value in enumerate(fine, start=1) if (value or 0.0) >= values.max()]
+        if there:
+            reached.append(there[0])
+    told = f"{np.mean(reached):.1f} ({len(reached)} of {len(own)} folds)" if reached else "never"
+    return told, f"{np.mean(own):.1f}"
+
+
+def curve_table(rows: Rows) -> str:
+    """Table over the numbers of patients: means over the cohorts, and the standard error of the mean difference."""
+    lines = [
+        "| patients | cohorts | fine-tuned | scratch | mean difference (standard error) |",
+        "|---|---|---|---|---|",
+    ]
+    for patients, found in _curves(rows).items():
+        differences = [row["difference"] for row in found]
+        error = np.std(differences, ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else float("nan")
+        means = [np.mean([row[key] for row in found]) for key in ("full", "scratch")]
+        lines.append(
+            f"| {patients} | {len(found)} | {means[0]:.3f} | {means[1]:.3f} | "
+            f"{np.mean(differences):+.3f} ({error:.3f}) |"
+        )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def real_table(rows: Rows) -> str:
+    """Table of frozen features on real images: mean and spread over networks, folds or draws."""
+    found: dict[tuple[str, str], dict[str, list[list[float]]]] = {}
+    size = ""
+    for name, row in _of(rows, "real "):
+        data, _, rest = name.removeprefix("real ").partition(" ")
+        kind, _, size = rest.rpartition(" ")
+        group = re.sub(r"random network \d+", "random networks", kind)
+        found.setdefault((group, size), {}).setdefault(data, []).append(row["scores"])
+    if not found:
+        return ""
+    lines = [
+        "| frozen features | radiographs: AUROC, block 4 | block 3 | MedNIST, 10 a class: accuracy, 4 | block 3 |",
+        "|---|---|---|---|---|",
+    ]
+    for (group, _), of_sets in found.items():
+        cells = [_cell(of_sets.get(data, []), place) for data in ("radiographs", "mednist") for place in (0, 1)]
+        count = max(len(many) for many in of_sets.values())
+        lines.append(f"| {group}{f' ({count})' if count > 1 else ''} | " + " | ".join(cells) + " |")
+    lines.append(
+        f"\nImages of {size} pixels. Mean and standard deviation: over the networks where there are several, else over"
+    )
+    lines.append("three divisions into folds (radiographs) or ten draws of the images (MedNIST).")
+    return "\n".join(lines)
+
+
+def _cell(networks: list[list[list[float]]], place: int) -> str:
+    scores = [scores[place] for scores in networks if len(scores) > place]
+    if not scores:
+        return "-"
+    values = [np.mean(one) for one in scores] if len(scores) > 1 else scores[0]
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def draw(rows: Rows, path: Path) -> None:
+    """Draw AUROC against the number of patients, a thin line for each cohort, thick ones for the means."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    curves = _curves(rows)
+    sizes = list(curves)
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for key, colour, label in (
+        ("full", "#0b6e99", "fine-tuned from the embedded source"),
+        ("scratch", "#b5541c", "scratch"),
+    ):
+        for place in range(min(len(found) for found in curves.values())):
+            axes.plot(sizes, [curves[size][place][key] for size in sizes], color=colour, alpha=0.25, linewidth=1)
+        means = [np.mean([row[key] for row in curves[size]]) for size in sizes]
+        axes.plot(sizes, means, color=colour, linewidth=2.5, marker="o", label=label)
+    axes.set(
+        xlabel="patients in training and validation",
+        ylabel="AUROC by patient, 200 others",
+        xscale="log",
+        ylim=(0.45, 1),
+    )
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _of(rows: Rows, start: str) -> list[tuple[str, dict[str, Any]]]:
+    return sorted((name, row) for name, row in rows.items() if name.startswith(start))
+
+
+def _curves(rows: Rows) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for name, row in _of(rows, "curve "):
+        found.setdefault(int(name.split()[1]), []).append(row)
+    return dict(sorted(found.items()))
