@@ -19,6 +19,7 @@ from pipeline.learning.weights.files import file_digest, read_facts
 from pipeline.stages.bank import bank
 from pipeline.stages.train import train
 from pipeline.train_settings import TrainSettings, WeightsSettings
+from tests.learning.plain_resnet import random_state
 
 pytestmark = pytest.mark.slow
 CLASSES = ("normal", "lesion")
@@ -291,6 +292,27 @@ def test_a_run_that_goes_on_from_another_knows_which_test_images_that_one_had(tm
         assert own.tested_before == (0 if fold == 0 else own.test_images)
     seen = read_facts(again["checkpoint"])["seen"]
     assert len(seen) == len({image.pixel_sha256 for image in read_table(inputs["images"], Image)})
+
+
+@pytest.mark.parametrize("head", ["last", "joined"])
+def test_two_processes_give_the_predictions_of_one(tmp_path, head):
+    """Sums of parts round otherwise than sums of the whole."""
+    inputs, found = make_inputs(tmp_path), {}
+    torch.save(random_state(1), tmp_path / "w.pth")
+    weights = {"source": "file", "file": str(tmp_path / "w.pth"), "sha256": file_digest(tmp_path / "w.pth")}
+    changes = {"weights": WeightsSettings.model_validate(weights), "head": head, "epochs": 2, "compare": ()}
+    for devices in (1, 2):
+        made = outputs(tmp_path / str(devices))
+        chosen = QUICK.model_copy(update={**changes, "devices": devices})
+        train(settings=chosen, seed=3, classes=CLASSES, fold=1, threads=2, **inputs, **made)
+        (summary,) = read_table(made["training"], TrainingSummary)
+        assert summary.device.startswith("2 x ") == (devices == 2)
+        assert len(summary.head_blocks) == (5 if head == "joined" else 1)
+        rows = read_table(made["predictions"], Prediction)
+        assert {row.role for row in rows} == {"validation", "test"}
+        found[devices] = np.array([row.logits for row in rows])
+    assert np.allclose(found[1], found[2], rtol=1e-2, atol=1e-2 * found[1].std())
+    assert found[1].std() > 0
 
 
 def test_images_beside_volumes_are_refused_with_advice(tmp_path):
