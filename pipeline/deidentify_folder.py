@@ -17,7 +17,7 @@ from pipeline.core.marked_yaml import read_yaml
 from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import BlankedRectangle, Finding, OriginalName, PseudonymLink, ReceiptLine
-from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, SUSPECTED, Screen
+from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, Screen
 from pipeline.dicom.deidentification.description import description
 from pipeline.dicom.deidentification.file_rewriting import WORTH_PROCESSES
 from pipeline.dicom.deidentification.new_headers import FAILED
@@ -26,6 +26,7 @@ from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, contradicti
 from pipeline.dicom.deidentification.pixel_rules import PixelRule
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.deidentification.receipt import Receipt
+from pipeline.dicom.deidentification.series import remarks
 from pipeline.dicom.indexing.index import Rejection
 from pipeline.dicom.indexing.scan import walk
 from pipeline.dicom.reading.files import FileFault, Refusal, whole_sha256
@@ -225,7 +226,7 @@ def _write_tables(
         originals |= {(name.kind, name.pseudonym, name.original) for name in one.originals}
     write_table(output / "receipt.tsv", ReceiptLine, receipt.lines())
     by_content = sorted(written, key=lambda one: one.sop_uid)
-    findings = [*_findings(refused, rewriter.pseudonyms), *_remarks(by_content)]
+    findings = [*_findings(refused, rewriter.pseudonyms), *remarks(by_content)]
     write_table(output / "quarantine.tsv", Finding, findings)
     rectangles = (
         BlankedRectangle(sop_uid=one.sop_uid, rule=one.rule, **place.model_dump())
@@ -247,18 +248,3 @@ def _write_tables(
 def _findings(refused: dict[str, str], names: Pseudonyms) -> Iterator[Finding]:
     for path, code in sorted(refused.items(), key=lambda one: names.file(one[0])):
         yield Finding(stage="deidentify", unit="file", unit_id=names.file(path), code=code, severity="excluded")
-
-
-def _remarks(written: Iterable[WrittenObject]) -> Iterator[Finding]:
-    """Say of files that left what was blanked in them, and how many characters are suspected."""
-    for one in written:
-        for code, value in (("PIXELS_BLANKED", len(one.blanked)), (SUSPECTED, one.characters)):
-            if value:
-                yield Finding(
-                    stage="deidentify",
-                    unit="instance",
-                    unit_id=one.sop_uid,
-                    code=code,
-                    severity="noted",
-                    value=value,
-                )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.core.records import BlankedRectangle, Finding, Series
 from pipeline.dicom.deidentification.burned_in import SUSPECTED
+from pipeline.dicom.deidentification.objects import WrittenObject
 from pipeline.dicom.deidentification.rewriting import Rewritten
 from pipeline.dicom.deidentification.values import OLDEST_SHOWN_YEARS
 from pipeline.dicom.slices.headers import age_years, parsed_date
@@ -35,21 +36,18 @@ def remarks_of(instances: Iterable[Rewritten]) -> list[Finding]:
     list
         In an order that depends on the files' contents only.
     """
-    findings = []
-    for one in sorted(instances, key=lambda one: one.source_sha256):
+    ordered = sorted(instances, key=lambda one: one.source_sha256)
+    return list(remarks(ordered))
+
+
+def remarks(ordered: Iterable[Rewritten | WrittenObject]) -> Iterator[Finding]:
+    """Give what is to be said of files that left, one after the other."""
+    for one in ordered:
         for code, value in (("PIXELS_BLANKED", len(one.blanked)), (SUSPECTED, one.characters)):
             if value:
-                findings.append(
-                    Finding(
-                        stage="deidentify",
-                        unit="instance",
-                        unit_id=one.sop_uid,
-                        code=code,
-                        severity="noted",
-                        value=value,
-                    )
+                yield Finding(
+                    stage="deidentify", unit="instance", unit_id=one.sop_uid, code=code, severity="noted", value=value
                 )
-    return findings
 
 
 def blanked_rectangles(instances: Iterable[Rewritten]) -> Iterator[BlankedRectangle]:
