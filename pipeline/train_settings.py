@@ -66,6 +66,8 @@ class WeightsSettings(Section):
     torchvision's own training."""
     deviation: tuple[PositiveShare, PositiveShare, PositiveShare] | None = None
     """Their standard deviation; given with `mean`, or not at all. For values scaled to -1 to 1, both are 0.5."""
+    member: int | None = Field(default=None, ge=1)
+    """Which network of a `run` that trained several (`seeds`), from 1; needed then."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +85,9 @@ class WeightsSettings(Section):
             raise ValueError(message)
         if self.mean is not None and self.source != "file":
             message = f"`mean` and `deviation` are those of a `file`; those of source `{self.source}` are known"
+            raise ValueError(message)
+        if self.member is not None and self.source != "run":
+            message = f"`member` is for the checkpoint of a `run`, and not for source `{self.source}`"
             raise ValueError(message)
         return self
 
@@ -191,6 +196,8 @@ class TrainSettings(Section):
             licence=self.weights.licence,
             dimensions=self.dimensions,
             normalisation=self.weights.normalisation,
+            inflation=self.volumes.inflation,
+            member=self.weights.member,
         )
 
     @model_validator(mode="after")

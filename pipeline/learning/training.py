@@ -39,12 +39,13 @@ from pipeline.learning.loop.launching import together
 from pipeline.learning.loop.team import Team
 from pipeline.learning.networks.backbones import BACKBONES, HEAD, SLICES, block_of
 from pipeline.learning.networks.blocks import feature_blocks, joined_network
+from pipeline.learning.networks.forms import VolumeForm
 from pipeline.learning.probing.probe import check_classes, fit_head, install_head
 from pipeline.learning.probing.sweep import ProbeData
 from pipeline.learning.strategies import STRATEGIES, BlockPlan, Strategy, banked
 from pipeline.learning.study import Study
-from pipeline.learning.volumes.roads import network_for, normalisation_for
-from pipeline.learning.weights.loading import RANDOM, VerifiedWeights
+from pipeline.learning.volumes.roads import form_for, network_for, normalisation_for
+from pipeline.learning.weights.loading import VerifiedWeights
 from pipeline.learning.weights.sources import Normalisation
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Outcome:
     predictions: list[Prediction]
     summary: TrainingSummary
     normalisation: Normalisation
+    form: VolumeForm | None = None  # of networks that take whole volumes
 
 
 def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Path) -> Outcome:
@@ -72,7 +74,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     study
         What all strategies share.
     weights
-        The study's verified weights; strategies that do not use them start at random.
+        The study's verified weights; strategies that do not use them put random ones into the same network.
     states
         Folder for resumable states.
 
@@ -89,7 +91,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     """
     started, processor = time.monotonic(), time.process_time()
     strategy = STRATEGIES[name]
-    used = weights if strategy.uses_source else RANDOM
+    used = weights if strategy.uses_source else weights.untrained()
     data = _fold_data(study, used)
     if study.kind == "findings":
         check_states(data.train_classes, data.validation_classes, study.classes, study.fold)
@@ -111,7 +113,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
         classes=study.classes,
         kind=study.kind,
         weights_source=used.source,
-        weights_file=used.path.name if used.path else "",
+        weights_file=used.name,
         weights_sha256=used.sha256,
         weights_licence=used.licence,
         inputs_normalised_by=normalisation.in_words(),
@@ -136,7 +138,8 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     )
     predictions = _predict(cuts, name, study, data.inputs)
     networks = tuple(cut.whole for cut in cuts)
-    return Outcome(networks, courses[0].history, predictions, summary, normalisation)
+    form = form_for(study.road, study.backbone, used)
+    return Outcome(networks, courses[0].history, predictions, summary, normalisation, form)
 
 
 class _Member(NamedTuple):
@@ -250,7 +253,7 @@ def _cut(name: str, network: "nn.Module", data: FoldData, study: Study, used: Ve
     cut = None
     if bank is not None and isinstance(source, PixelSource):
         require_same(
-            bank, used.sha256, study.pixels_sha256, setting_of(source, study.seed, bank.views), study.bank_code
+            bank, used.identity, study.pixels_sha256, setting_of(source, study.seed, bank.views), study.bank_code
         )
         if STRATEGIES[name].head == "logistic":
             fold = ProbeData(
@@ -357,8 +360,9 @@ def _key(name: str, study: Study, weights: VerifiedWeights, task: Task) -> str:
         "head": study.head,
         "pixels": study.pixels_sha256,
         "backbone": study.backbone,
-        "weights": weights.sha256,
+        "weights": weights.identity,
         "normalisation": weights.normalisation,
+        "form": asdict(form) if (form := form_for(study.road, study.backbone, weights)) else None,
         "recipe": asdict(study.recipe),
         "augmentation": asdict(study.augmentation),
         "bank": bank.key if (bank := _bank_of(name, study)) else "",

@@ -1,6 +1,7 @@
 """Fine-tune the network in one fold, and the strategies it is compared with."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,10 +153,15 @@ def _write_networks(
     facts = summary.model_dump(mode="json", exclude={"seconds", "processor_seconds", "software"})
     inputs = outcome.normalisation._asdict()
     is_descendant = summary.weights_source == "run"
-    volumes = {"volumes": {"road": summary.road, "slices": summary.slices}} if summary.road else {}
+    volumes = {"volumes": {"road": summary.road, "slices": summary.slices, **_form(outcome)}} if summary.road else {}
     ancestry, before = (weights.ancestry, weights.seen) if is_descendant else ("", frozenset())
     more = {**volumes, "seed": study.seed, "normalisation": inputs, "ancestry": ancestry, "seen": sorted(seen | before)}
     write_checkpoint(path, _tensors(outcome), {**facts, **more})
+
+
+def _form(outcome: Outcome) -> dict[str, object]:
+    """Say how the network is built, if it takes whole volumes: another study starts from it by that."""
+    return {"form": asdict(outcome.form)} if outcome.form else {}
 
 
 def _tensors(outcome: Outcome) -> "dict[str, Tensor]":

@@ -314,11 +314,12 @@ def test_medicalnet_is_taken_as_it_is(tmp_path, monkeypatch):
 
 
 @slow
-def test_volumes_without_weights_get_a_random_3d_network_of_one_channel():
+def test_volumes_without_weights_get_a_random_network_as_if_inflated():
     road = Road(name="inflation", depth=48, slices=48)
     one, other = (network_for(road, "resnet18", RANDOM, 2, seed=seed, head_seed=5) for seed in (1, 1))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    assert one.conv1.weight.shape == (64, 1, 3, 7, 7)
+    assert one.conv1.weight.shape == (64, 2, 3, 7, 7)  # grey, and inside of the volume
+    assert one.eval()(torch.rand(1, 1, 8, 32, 32)).shape == (1, 2)
     assert one.conv1.stride == (2, 2, 2)  # many slices are halved at once
 
 

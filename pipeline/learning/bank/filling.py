@@ -89,7 +89,7 @@ class BankOrder:
         """Digest everything that the values depend on: weights, preprocessing, boundary, views, code, precision."""
         facts = {
             "backbone": self.backbone,
-            "weights": self.weights.sha256,
+            "weights": self.weights.identity,
             "pixels": self.pixels_sha256,
             "boundary": self.boundary,
             "views": self.stored_views,
@@ -163,7 +163,7 @@ def fill_bank(order: BankOrder, folder: Path, *, shard_images: int | None = None
         folder=str(place),
         backbone=order.backbone,
         weights_source=order.weights.source,
-        weights_sha256=order.weights.sha256,
+        weights_sha256=order.weights.identity,
         pixels_sha256=order.pixels_sha256,
         software=numerical(versions()),
         code=order.code,

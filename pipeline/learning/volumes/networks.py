@@ -9,18 +9,19 @@ Carreira and Zisserman, 2017, "Quo vadis, action recognition?", arXiv:1705.07750
 """
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import WeightsError
 from pipeline.learning.networks.backbones import head_of, replace_head
+from pipeline.learning.networks.forms import Inflation, Shortcut, VolumeForm
+from pipeline.learning.volumes.grey import to_one_channel
 from pipeline.learning.weights.loading import VerifiedWeights, load_strictly, source_state
+from pipeline.learning.weights.sources import Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Inflation = Literal["centre", "mean"]
-Shortcut = Literal["projection", "padding"]
-"""How a residual block changes its width: `projection`: convolution (type B); `padding`: zeros (type A)."""
+COLOURS = 3  # channels of networks trained on photographs
 VOLUME_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 # MedicalNet's basic networks pad, its bottleneck networks project (MONAI: `get_medicalnet_pretrained_resnet_args`).
 _MEDICALNET_PADS = frozenset({"resnet18", "resnet34"})
@@ -105,9 +106,71 @@ def build_medicalnet(backbone: str, weights: VerifiedWeights, classes: int, *, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_volume_network(backbone, classes, shortcut=medicalnet_shortcut(backbone))
+    pad_few_slices(network)
     load_strictly(network, source_state(weights), where=weights.path.name, backbone=backbone, has_head=False)
     replace_head(network, classes, seed)
     return network
+
+
+def build_form(form: VolumeForm, backbone: str, classes: int, rest: Normalisation, *, seed: int) -> "nn.Module":
+    """Build a network of a form with random weights: the architecture that `inflate` or MedicalNet's file would have.
+
+    Parameters
+    ----------
+    form
+        Of an inflated network (one grey channel), or of one made for volumes.
+    backbone
+        One of `VOLUME_BACKBONES`.
+    classes
+        Number of logits.
+    rest
+        What is left of the normalisation of three colours when the grey channel is normalised; see `to_one_channel`.
+        Only inflated networks have it.
+    seed
+        Of the weights, which MONAI draws for a network with depth (He et al., arXiv:1502.01852): spread over the depth,
+        random kernels for images would look at means of slices only, which is no usual start.
+    """
+    import torch
+
+    is_inflated = form.inflation is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_volume_network(
+            backbone,
+            classes,
+            channels=COLOURS if is_inflated else 1,
+            shortcut=form.shortcut,
+            stem_depth=form.stem_depth,
+            stem_stride=form.stem_stride,
+        )
+    if form.inflation == "mean":
+        repeat_end_slices(network)
+    if is_inflated:
+        to_one_channel(network, rest)
+    else:
+        pad_few_slices(network)
+    return network
+
+
+def load_form(form: VolumeForm, backbone: str, weights: VerifiedWeights, classes: int, *, seed: int) -> "nn.Module":
+    """Build the network for volumes of a run's checkpoint, with a fresh head.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or does not fit name by name and shape by shape.
+    """
+    output_classes, own = weights.output_classes or 0, weights.normalisation
+    network = build_form(form, backbone, output_classes or 2, own, seed=seed)
+    where = weights.path.name if weights.path else weights.source
+    load_strictly(network, source_state(weights), where=where, backbone=backbone, has_head=output_classes > 0)
+    replace_head(network, classes, seed)
+    return network
+
+
+def medicalnet_form(backbone: str) -> VolumeForm:
+    """Tell the form of MedicalNet's networks."""
+    return VolumeForm(inflation=None, stem_depth=7, stem_stride=2, shortcut=medicalnet_shortcut(backbone))
 
 
 def medicalnet_shortcut(backbone: str) -> Shortcut:
@@ -192,6 +255,24 @@ def repeat_end_slices(network: "nn.Module") -> None:
         network.set_submodule(name, new)
 
 
+def pad_few_slices(network: "nn.Module") -> None:
+    """Let the first convolution pad volumes with fewer slices than its kernel by itself; names and weights stay.
+
+    On processors the gradient of such a convolution is wrong in oneDNN (PyTorch 2.13): for a kernel of 7 with stride 2
+    it is made of unwritten memory with 6 or 7 slices, and the process dies with 5.
+    """
+    import torch
+
+    old: Any = network.get_submodule("conv1")
+    kind: Any = _few_slices_class()
+    with torch.device("meta"):  # its values come from the old one
+        new = kind(
+            old.in_channels, old.out_channels, old.kernel_size, stride=old.stride, padding=old.padding, bias=False
+        )
+    new.weight = old.weight
+    network.set_submodule("conv1", new)
+
+
 def _spread(flat: "Tensor", like: "Tensor", manner: Inflation) -> "Tensor":
     """Spread a kernel (out, in, rows, columns) over the depth of `like` (out, in, depth, rows, columns)."""
     depth = like.shape[2]
@@ -222,6 +303,25 @@ def _depth_padded_class() -> "type[nn.Conv3d]":
             )
 
     return DepthPaddedConv3d
+
+
+@functools.cache
+def _few_slices_class() -> "type[nn.Conv3d]":
+    from torch import nn
+
+    class FewSlicesConv3d(nn.Conv3d):
+        """Pads along depth before the convolution where a volume is no deeper than the kernel."""
+
+        def _conv_forward(self, input: "Tensor", weight: "Tensor", bias: "Tensor | None") -> "Tensor":  # noqa: A002
+            depth, rows, columns = (int(side) for side in self.padding)
+            padded = input
+            if input.shape[2] <= self.kernel_size[0]:
+                padded, depth = nn.functional.pad(input, (0, 0, 0, 0, depth, depth)), 0
+            return nn.functional.conv3d(
+                padded, weight, bias, self.stride, (depth, rows, columns), self.dilation, self.groups
+            )
+
+    return FewSlicesConv3d
 
 
 def _let_gradients_through(network: "nn.Module") -> None:

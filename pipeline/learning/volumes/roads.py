@@ -21,8 +21,16 @@ import numpy as np
 from pipeline.core.errors import TrainingError, WeightsError
 from pipeline.learning.networks.backbones import BACKBONES, SLICES, head_of, replace_head
 from pipeline.learning.networks.blocks import part
+from pipeline.learning.networks.forms import Inflation, VolumeForm
 from pipeline.learning.volumes.grey import to_one_channel
-from pipeline.learning.volumes.networks import Inflation, build_medicalnet, build_volume_network, inflate
+from pipeline.learning.volumes.networks import (
+    COLOURS,
+    build_form,
+    build_medicalnet,
+    inflate,
+    load_form,
+    medicalnet_form,
+)
 from pipeline.learning.weights.loading import VerifiedWeights, build_network
 from pipeline.learning.weights.sources import Normalisation
 
@@ -30,7 +38,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RoadName = Literal["slices_as_channels", "attention", "inflation"]
-CHANNELS = 3  # of networks trained on photographs
 ATTENTION_WIDTH = 128  # hidden units of the attention, as in the paper
 # Slices of a grid lie further apart than its pixels, so the first kernel is less deep than it is wide (7). The depth
 # is halved by the pooling and by three of the four layers; volumes with more slices are halved by the stem, too.
@@ -119,7 +126,7 @@ def choose_road(pixels: np.ndarray, *, road: RoadName, slices: int | None, infla
     if slices is not None and slices > depth:
         what = f"{slices} slices are to be looked at, and the volumes have {depth}"
         raise TrainingError(what, where="train.volumes.slices", remedy="raise preprocess.volume.slices or lower this")
-    every = -(-depth // CHANNELS) if road == "slices_as_channels" else depth
+    every = -(-depth // COLOURS) if road == "slices_as_channels" else depth
     return Road(name=road, depth=depth, slices=slices or every, inflation=inflation)
 
 
@@ -147,8 +154,9 @@ def network_for(
         If the file does not fit, or the road does not lead from it.
     """
     _require_road(weights, road)
-    if road is not None and road.name == "inflation":
-        return _network_with_depth(road, backbone, weights, classes, seed=seed, head_seed=head_seed)
+    form = form_for(road, backbone, weights)
+    if form is not None:
+        return _network_with_depth(form, backbone, weights, classes, seed=seed, head_seed=head_seed)
     network = build_network(backbone, weights, seed=seed)
     replace_head(network, classes, head_seed)
     return network if road is None else over_slices(network, backbone, road, seed=head_seed)
@@ -167,37 +175,56 @@ def over_slices(network: "nn.Module", backbone: str, road: Road, *, seed: int) -
 
 def normalisation_for(road: Road | None, source: Normalisation) -> Normalisation:
     """Give the normalisation of what the network takes: of one channel for inflated networks."""
-    if road is None or road.name != "inflation" or len(source.mean) == 1:
+    return source if road is None or road.name != "inflation" else _grey(source)
+
+
+def form_for(road: Road | None, backbone: str, weights: VerifiedWeights) -> VolumeForm | None:
+    """Tell the form of the network that takes whole volumes; None where images or slices are looked at."""
+    if road is None or road.name != "inflation":
+        return None
+    if weights.dimensions == 3:
+        return weights.form or medicalnet_form(backbone)
+    stride = 1 if road.slices <= _MOST_SLICES_WITHOUT_STRIDE else 2
+    return VolumeForm(inflation=road.inflation, stem_depth=_STEM_DEPTH, stem_stride=stride, shortcut="projection")
+
+
+def _network_with_depth(
+    form: VolumeForm, backbone: str, weights: VerifiedWeights, classes: int, *, seed: int, head_seed: int
+) -> "nn.Module":
+    """Build the network for whole volumes; with random weights, the very network that the source would be put into."""
+    rest = _rest_of_colours(weights.normalisation)
+    if weights.path is None:
+        network = build_form(form, backbone, classes, rest, seed=seed)
+        replace_head(network, classes, head_seed)
+        return network
+    if weights.form is not None:
+        return load_form(form, backbone, weights, classes, seed=head_seed)
+    if form.inflation is None:
+        return build_medicalnet(backbone, weights, classes, seed=head_seed)
+    flat = build_network(backbone, weights, seed=seed)
+    replace_head(flat, classes, head_seed)
+    network = inflate(flat, backbone, form.inflation, stem_depth=form.stem_depth, stem_stride=form.stem_stride)
+    to_one_channel(network, rest)
+    return network
+
+
+def _grey(source: Normalisation) -> Normalisation:
+    """Give the normalisation of one channel: the mean over the colours."""
+    if len(source.mean) == 1:
         return source
     return Normalisation((float(np.mean(source.mean)),), (float(np.mean(source.deviation)),))
 
 
-def _network_with_depth(
-    road: Road, backbone: str, weights: VerifiedWeights, classes: int, *, seed: int, head_seed: int
-) -> "nn.Module":
-    import torch
+def _rest_of_colours(own: Normalisation) -> Normalisation:
+    """Tell what is left of each colour's own normalisation when the grey channel has that of their mean.
 
-    if weights.dimensions == 3:
-        return build_medicalnet(backbone, weights, classes, seed=head_seed)
-    stride = 1 if road.slices <= _MOST_SLICES_WITHOUT_STRIDE else 2
-    if weights.path is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = build_volume_network(backbone, classes, stem_depth=_STEM_DEPTH, stem_stride=stride)
-        replace_head(network, classes, head_seed)
-        return network
-    flat = build_network(backbone, weights, seed=seed)
-    replace_head(flat, classes, head_seed)
-    network = inflate(flat, backbone, road.inflation, stem_depth=_STEM_DEPTH, stem_stride=stride)
-    # One grey channel, normalised by the mean over the colours; what is left of each colour's own goes into the
-    # kernels, so that the logits are those of three channels.
-    own, used = weights.normalisation, normalisation_for(road, weights.normalisation)
-    rest = Normalisation(
+    It goes into the kernels, so that the logits are those of three channels.
+    """
+    used = _grey(own)
+    return Normalisation(
         tuple((mean - used.mean[0]) / used.deviation[0] for mean in own.mean),
         tuple(deviation / used.deviation[0] for deviation in own.deviation),
     )
-    to_one_channel(network, rest)
-    return network
 
 
 def _require_road(weights: VerifiedWeights, road: Road | None) -> None:

@@ -6,22 +6,23 @@ contains, and if every name and shape fits the network.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import WeightsError
 from pipeline.learning.networks.backbones import BACKBONES, HEAD, SLICES, block_of, recognise
+from pipeline.learning.networks.forms import Inflation, VolumeForm
 from pipeline.learning.networks.layouts import Layout, unwrap, with_usual_epsilon
 from pipeline.learning.weights.files import (
     file_digest,
-    read_facts,
     read_state,
     require_digest,
     require_finite,
     require_statistics,
     some_names,
 )
+from pipeline.learning.weights.runs import read_run, require_form, require_member
 from pipeline.learning.weights.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class WeightsChoice:
         2 for images, 3 for volumes. Networks for images can be inflated to volumes, not the other way.
     normalisation
         What the inputs of a ``file`` looked like when it was trained; None: as ImageNet's with torchvision.
+    inflation
+        How this study would give kernels their depth; a ``run`` on whole volumes must have done it alike.
+    member
+        Which network of a run's ensemble, from 1; None: it holds one only.
     """
 
     source: str
@@ -54,6 +59,8 @@ class WeightsChoice:
     licence: str = "not stated"
     dimensions: Literal[2, 3] = 2
     normalisation: Normalisation | None = None
+    inflation: Inflation = "mean"
+    member: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,10 @@ class VerifiedWeights:
         2 for images, 3 for volumes.
     left_out
         Beginnings of names that are not taken: the head of a run that looked at other blocks than the last.
+    form
+        Of a run on whole volumes: how its network is built.
+    member
+        Of a run's ensemble: which of its networks, from 1.
     seen
         For a run's checkpoint: beginnings of the pixel digests of all images it and its sources in other runs were
         trained or chosen on.
@@ -90,6 +101,26 @@ class VerifiedWeights:
     dimensions: Literal[2, 3] = 2
     left_out: tuple[str, ...] = ()
     seen: frozenset[str] = frozenset()
+    form: VolumeForm | None = None
+    member: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder, and which of its networks; empty for random weights."""
+        which = f", network {self.member}" if self.member else ""
+        return f"{self.path.name}{which}" if self.path else ""
+
+    @property
+    def identity(self) -> str:
+        """The file's digest, and which of its networks: what banks and states are told apart by."""
+        return f"{self.sha256}/{self.member}" if self.member else self.sha256
+
+    def untrained(self) -> "VerifiedWeights":
+        """Give random weights for the network that these would be put into, with inputs normalised as theirs.
+
+        What differs between a training from these and one from those is then the transfer and nothing else.
+        """
+        return replace(RANDOM, normalisation=self.normalisation, dimensions=self.dimensions, form=self.form)
 
 
 RANDOM = VerifiedWeights(
@@ -173,6 +204,9 @@ def source_state(weights: VerifiedWeights) -> dict[str, "Tensor"]:
         return {}
     left_out = (*weights.left_out, f"{SLICES}.")
     state = unwrap(read_state(weights.path), weights.layout)
+    if weights.member:
+        own = f"network{weights.member}/"
+        state = {name.removeprefix(own): value for name, value in state.items() if name.startswith(own)}
     state = {name: value for name, value in state.items() if not name.startswith(left_out)}
     return with_usual_epsilon(state, weights.epsilon)
 
@@ -276,42 +310,27 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
     """Take a checkpoint of this pipeline; normalisation and licence are those of the first source."""
     path = _existing(choice.file)
     digest = require_digest(path, choice.sha256 or "")
-    facts = read_facts(path)
-    try:
-        backbone, classes = str(facts["backbone"]), len(facts["classes"])
-        head_blocks = tuple(map(str, facts["head_blocks"]))
-        first, first_digest = str(facts["weights_source"]), str(facts["weights_sha256"])
-        licence = str(facts["weights_licence"])
-        mean, deviation = (tuple(map(float, facts["normalisation"][key])) for key in ("mean", "deviation"))
-    except (KeyError, TypeError, ValueError) as error:
-        what = "the checkpoint does not say what it was made from and how its inputs were normalised"
-        remedy = "train it again with this version"
-        raise WeightsError(what, where=str(path), remedy=remedy) from error
-    if facts.get("volumes", {}).get("road") == "inflation":
-        what = "the checkpoint holds an inflated network, which is no source for another task"
-        remedy = "start from what it started from, or from a study on the road attention or slices_as_channels"
-        raise WeightsError(what, where=str(path), remedy=remedy)
-    if int(facts.get("networks", 1)) > 1:
-        what = f"the checkpoint holds an ensemble of {facts['networks']} networks, and a network starts from one"
-        raise WeightsError(what, where=str(path), remedy="train the other study with seeds: 1")
-    if backbone != choice.backbone:
-        what = f"the checkpoint holds {backbone}, and the study asks for {choice.backbone}"
-        raise WeightsError(what, where=str(path), remedy=f"set train.backbone to {backbone}")
-    origin = f"{first} (SHA-256 {first_digest})" if first_digest else first
-    before = str(facts.get("ancestry", ""))
-    blocks, parts = BACKBONES[backbone].blocks, BACKBONES[backbone].parts
-    has_usual_head = head_blocks == blocks[-2:-1]
+    run = read_run(path)
+    require_member(run, choice.member, path)
+    require_form(run, choice.dimensions, choice.inflation, path)
+    if run.backbone != choice.backbone:
+        what = f"the checkpoint holds {run.backbone}, and the study asks for {choice.backbone}"
+        raise WeightsError(what, where=str(path), remedy=f"set train.backbone to {run.backbone}")
+    blocks, parts = BACKBONES[run.backbone].blocks, BACKBONES[run.backbone].parts
+    has_usual_head = run.head_blocks == blocks[-2:-1]
     return VerifiedWeights(
         source="run",
         path=path,
         sha256=digest,
-        # What was trained by the user from random weights is the user's own.
-        licence=licence or ("own" if first == "random" else "not stated"),
-        normalisation=Normalisation(mean, deviation),
-        output_classes=classes if has_usual_head else 0,
+        licence=run.licence,
+        normalisation=run.normalisation,
+        dimensions=2 if run.form is None else 3,
+        form=run.form,
+        member=choice.member if run.networks > 1 else None,
+        output_classes=run.classes if has_usual_head else 0,
         left_out=() if has_usual_head else tuple(part for part, block in parts.items() if block == HEAD),
-        ancestry=f"{origin}, which started from {before}" if before else origin,
-        seen=frozenset(map(str, facts.get("seen", ()))),
+        ancestry=run.ancestry,
+        seen=run.seen,
     )
 
 
