@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pipeline.core.errors import WeightsError
 from pipeline.learning.inference import _pool
@@ -211,12 +212,15 @@ def test_a_run_from_random_weights_is_ones_own(tmp_path):
         ({**FACTS, "backbone": "resnet50"}, "holds resnet50, and the study asks for resnet18"),
         ({name: fact for name, fact in FACTS.items() if name != "normalisation"}, "how its inputs were normalised"),
         ({**FACTS, "classes": None}, "does not say"),
-        ([], "no facts about itself"),
+        (None, "no facts about itself"),
     ],
 )
 def test_a_run_that_does_not_fit_is_refused(tmp_path, facts, told):
     path = tmp_path / "checkpoint.safetensors"
-    write_checkpoint(path, {}, facts)
+    if facts is None:
+        save_file({}, path, metadata={"facts": "[]"})
+    else:
+        write_checkpoint(path, {}, facts)
     with pytest.raises(WeightsError, match=told):
         verify(choice(path, "run", backbone="resnet18"))
 
@@ -232,7 +236,9 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
 def test_facts_are_read_as_written(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     write_checkpoint(path, {"a": torch.zeros(3)}, FACTS)
-    assert read_facts(path) == json.loads(json.dumps(FACTS))
+    found = read_facts(path)
+    assert len(found.pop("tensors_sha256")) == 64
+    assert found == json.loads(json.dumps(FACTS))
 
 
 def test_one_folded_layer_is_enough_to_refuse(resnet50):

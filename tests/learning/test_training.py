@@ -198,12 +198,12 @@ def test_states_of_other_settings_are_not_used(tmp_path, capsys):
     assert "made from other data, settings, code or versions" in shown
 
 
-@pytest.mark.parametrize("fact", ["_device_name", "versions"])
+@pytest.mark.parametrize("fact", ["device_name", "versions"])
 def test_states_of_another_machine_are_not_used(tmp_path, capsys, monkeypatch, fact):
     """Half of a training from one kind of processor or release and half from another would repeat nowhere."""
     train_strategy("full", study(), RANDOM, tmp_path)
     capsys.readouterr()
-    other = {"_device_name": lambda placement: "another", "versions": lambda: (("torch", "0"),)}
+    other = {"device_name": lambda placement: "another", "versions": lambda: (("torch", "0"),)}
     monkeypatch.setattr(training, fact, other[fact])
     train_strategy("full", study(), RANDOM, tmp_path)
     assert "resumed" not in capsys.readouterr().err
