@@ -370,9 +370,11 @@ def test_volumes_are_trained_on_by_every_road(tmp_path, name):
     assert (summary.road, summary.slices) == (name, 2 if name == "slices_as_channels" else 5)
     assert summary.image_size == 32
     saved = read_checkpoint(made["checkpoint"])
-    assert saved.facts["volumes"] == {"road": name, "slices": summary.slices}
+    form = {"inflation": "mean", "stem_depth": 3, "stem_stride": 1, "shortcut": "projection"}
+    built = {"form": form} if name == "inflation" else {}
+    assert saved.facts["volumes"] == {"road": name, "slices": summary.slices, **built}
     assert ("slices.gate.weight" in saved.tensors) == (name == "attention")
-    assert saved.tensors["conv1.weight"].shape == ((64, 1, 3, 7, 7) if name == "inflation" else (64, 3, 7, 7))
+    assert saved.tensors["conv1.weight"].shape == ((64, 2, 3, 7, 7) if name == "inflation" else (64, 3, 7, 7))
 
 
 def test_attention_counts_as_trained_only_where_it_was(tmp_path):
@@ -389,19 +391,26 @@ def test_attention_counts_as_trained_only_where_it_was(tmp_path):
     assert counted["probe"].frozen_parameters == 11_176_512 + attention
 
 
-def test_a_network_over_slices_is_a_source_for_images_and_an_inflated_one_is_none(tmp_path):
+def test_a_network_over_slices_is_a_source_for_images_and_an_inflated_one_for_volumes_on_its_road(tmp_path):
     volumes, images = make_volumes(tmp_path / "v"), make_inputs(tmp_path / "i")
     for name in ("attention", "inflation"):
         made = outputs(tmp_path / name)
         train(settings=on_road(name, epochs=1), seed=3, classes=CLASSES, fold=0, **volumes, **made)
 
-    def settings(source: str) -> TrainSettings:
+    def settings(source: str, road: str) -> TrainSettings:
         path = str(tmp_path / source / "checkpoint.safetensors")
-        return on_road("attention", epochs=1, weights={"source": "run", "file": path})
+        return on_road(road, epochs=1, weights={"source": "run", "file": path})
 
-    for kind, inputs in {"images": images, "volumes": volumes}.items():
-        made = outputs(tmp_path / kind)
-        train(settings=settings("attention"), seed=3, classes=CLASSES, fold=0, **inputs, **made)
+    for kind, inputs, road in (
+        ("images", images, "attention"),
+        ("volumes", volumes, "attention"),
+        ("volumes", volumes, "inflation"),
+    ):
+        made = outputs(tmp_path / kind / road)
+        train(settings=settings(road, road), seed=3, classes=CLASSES, fold=0, **inputs, **made)
         assert read_table(made["training"], TrainingSummary)[0].weights_source == "run"
-    with pytest.raises(WeightsError, match="an inflated network, which is no source"):
-        train(settings=settings("inflation"), seed=3, classes=CLASSES, fold=0, **images, **outputs(tmp_path / "x"))
+    refused = {"seed": 3, "classes": CLASSES, "fold": 0, **outputs(tmp_path / "x")}
+    with pytest.raises(WeightsError, match="network for whole volumes, and this study looks at images or slices"):
+        train(settings=settings("inflation", "attention"), **images, **refused)
+    with pytest.raises(WeightsError, match="networks for whole volumes, and this one is to take images"):
+        train(settings=settings("inflation", "inflation"), **images, **refused)
