@@ -13,7 +13,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14
 # Whole files to two processes: what a file sets up is set up once.
 PARALLEL := --numprocesses 2 --dist loadfile
 # Those that need nothing but this checkout; what stands beside them are parts, or needs data.
-BENCHMARKS := ingest deidentify learning evidence
+BENCHMARKS := ingest deidentify learning evidence weights
 GREEN := \033[32m%s\033[0m\n
 
 .PHONY: help

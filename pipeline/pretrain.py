@@ -194,7 +194,7 @@ is the study's lesion. No seed, patient or picture is shared with the built-in s
 <!-- real: made by benchmarks/weights.py -->
 <!-- end of real -->
 
-`docs/embedded-weights.md` says how this was measured. A larger trial on a GPU has not been made.
+`docs/embedded-weights.md` says how this was measured. A larger trial on a GPU has not been made: none was at hand.
 """
 
 

@@ -38,7 +38,7 @@ CHANGES = {
     "ingest": {"max_instance_mb": 100},
     "deidentify": {"max_date_shift_days": 400},
     "check_quality": {"min_size": 32},
-    "preprocess": {"size": 80},
+    "preprocess": {"size": 64},
     "label": {"on_unknown_class": "exclude"},
     "split": {"max_hash_distance": 3},
     "bank": {"views": 3},

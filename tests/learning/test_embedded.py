@@ -1,12 +1,14 @@
 """The source that comes with the software: the registered file, its data sheet, and what it can tell."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.cli import main
+from pipeline.config import load
 from pipeline.core.errors import WeightsError
 from pipeline.learning.inference import predict_logits
 from pipeline.learning.inputs.devices import Placement, choose_placement
@@ -46,6 +48,12 @@ def test_the_data_sheet_is_about_this_file():
     assert SOURCES["phantom"].output_classes == len(LABELS)
     told = dict(re.findall(r"^\| ([a-z -]+) \| ([01]\.\d{3}) \|$", text, re.MULTILINE))
     assert set(told) == set(LABELS)
+
+
+def test_the_built_in_study_starts_from_it_beside_a_twin_from_scratch():
+    train = load(Path(__file__).resolve().parents[2] / "config/config.yaml").train
+    assert (train.weights.source, train.strategy) == ("phantom", "full")
+    assert "scratch" in train.compare
 
 
 def test_its_batch_normalisation_has_statistics_of_its_own_and_nothing_is_read_but_tensors():
