@@ -22,7 +22,7 @@ from pipeline.learning.inference import predict_logits
 from pipeline.learning.inputs.devices import Placement
 from pipeline.learning.inputs.rendered import Picture, RenderedSource
 from pipeline.learning.inputs.transfer import network_on_device
-from pipeline.learning.loop.checkpoints import Checkpoint, StateFolder, write_checkpoint
+from pipeline.learning.loop.checkpoints import Checkpoint, StateFolder, write_tensors
 from pipeline.learning.loop.finetuning import FoldData, Task, class_weights, fine_tune
 from pipeline.learning.loop.interruption import TrainingInterruptedError
 from pipeline.learning.networks.backbones import BACKBONES, replace_head
@@ -161,7 +161,8 @@ def write_source(path: Path, state: "Mapping[str, Tensor]", facts: Mapping[str, 
     bad = [name for name, value in narrow.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise TrainingError(f"{len(bad)} tensors do not fit into float16", where="pretrain", remedy="lower the rate")
-    write_checkpoint(path, narrow, facts)
+    # Its digest is registered or pinned: none is written into it.
+    write_tensors(path, narrow, facts)
 
 
 def held_out_scores(task: SourceTask, state: "Mapping[str, Tensor]", placement: Placement) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pipeline.core.errors import WeightsError
 from pipeline.learning.inference import predict_logits
 from pipeline.learning.inputs.devices import Placement, choose_placement
 from pipeline.learning.inputs.rendered import RenderedSource
+from pipeline.learning.pretraining import write_source
 from pipeline.learning.weights import loading
 from pipeline.learning.weights.files import file_digest, read_facts, read_state, require_statistics
 from pipeline.learning.weights.loading import WeightsChoice, build_network, places_of, verify
@@ -32,6 +33,11 @@ def test_the_file_is_the_registered_one_and_small_enough_to_ship():
     assert PATH.stat().st_size <= LARGEST
     assert file.megabytes == pytest.approx(PATH.stat().st_size / 1e6, abs=0.05)
     assert verify(CHOICE).licence.startswith("Apache-2.0")
+
+
+def test_what_writes_sources_would_write_the_same_bytes(tmp_path):
+    write_source(tmp_path / "again.safetensors", read_state(PATH), read_facts(PATH))
+    assert (tmp_path / "again.safetensors").read_bytes() == PATH.read_bytes()
 
 
 def test_the_data_sheet_is_about_this_file():

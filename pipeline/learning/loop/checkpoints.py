@@ -38,6 +38,18 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any]) -> None:
+    """Write tensors and facts as `write_tensors`, with a digest of the values by which damage is found.
+
+    Raises
+    ------
+    ArtefactError
+        If the disk is full or the folder cannot be written.
+    """
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_tensors(path, plain, {**facts, _DIGEST: _digest(plain)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any]) -> None:
     """Write tensors and facts atomically; equal contents give equal bytes.
 
     Raises
@@ -52,8 +64,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, "Tensor"], facts: Mapping
     with replacing(path) as temporary:
         try:
             # One entry only: safetensors writes several in an order that differs from run to run.
-            text = json.dumps({**facts, _DIGEST: _digest(plain)}, sort_keys=True)
-            save_file(plain, temporary, metadata={_FACTS: text})
+            save_file(plain, temporary, metadata={_FACTS: json.dumps(facts, sort_keys=True)})
         except SafetensorError as error:
             # The library has one exception for everything; what the system refused it quotes with its number.
             found = re.search(r"(.*)\(os error (\d+)\)", str(error))
