@@ -1,8 +1,8 @@
 """De-identify a folder of DICOM files by itself, without a study: what may leave, a receipt, and the way back apart."""
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline.core.marked_yaml import read_yaml
 from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import BlankedRectangle, Finding, OriginalName, PseudonymLink, ReceiptLine
-from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, Screen
+from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, Screen, needed_looks
 from pipeline.dicom.deidentification.description import description
 from pipeline.dicom.deidentification.file_rewriting import WORTH_PROCESSES
 from pipeline.dicom.deidentification.new_headers import FAILED
@@ -126,6 +126,14 @@ class _Sorted:
             with suppress(OSError):
                 (rewriter.target / file).unlink()
 
+    def take_back_volumes(self, rewriter: ObjectRewriter, volumes: Set[str]) -> None:
+        """Remove what was written of volumes of which a slice is kept out.
+
+        Only some slices of a volume are looked at: the neighbours of one that is kept out may say the same.
+        """
+        cut = [file for file, (_, one) in self.written.items() if one.volume in volumes]
+        self.take_back(rewriter, cut, "SERIES_INCOMPLETE")
+
 
 def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: int) -> int:
     found = sorted(walk(rewriter.source), key=lambda one: one.path)
@@ -139,7 +147,7 @@ def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: i
         if isinstance(result, str):
             done.refused[path] = str(result)
             if isinstance(result, Refusal):
-                incomplete.add(result.slot.series_uid)
+                incomplete.add(result.slot.series_uid)  # keyed, as `WrittenObject.volume`
         elif result.file not in done.written:
             done.written[result.file] = path, result
         elif _are_same(rewriter, done.written[result.file][0], path):
@@ -148,9 +156,8 @@ def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: i
             done.refused[path] = "CONFLICTING_INSTANCES"
             conflicting.add(result.file)
     done.take_back(rewriter, conflicting, "CONFLICTING_INSTANCES")
-    # Only some slices of a volume are looked at: if one is kept out, its neighbours may say the same.
-    cut = [file for file, (_, one) in done.written.items() if one.is_slice and one.series_uid in incomplete]
-    done.take_back(rewriter, cut, "SERIES_INCOMPLETE")
+    done.take_back_volumes(rewriter, incomplete)
+    done.take_back_volumes(rewriter, _look_at_unseen(rewriter, done, threads))
     whole = [one for _, one in done.written.values()]
     _write_tables(output, closed, whole, done.refused, rewriter)
     reasons = Counter(done.refused.values())
@@ -180,6 +187,28 @@ def _rewritten(
         needs_decoder=lambda _: True,
     )
     yield from zip(waiting, decoding, strict=True)
+
+
+def _look_at_unseen(rewriter: ObjectRewriter, done: _Sorted, threads: int) -> set[str]:
+    """Look at slices of volumes in which none was looked at; give the volumes that hold one that is kept out."""
+    volumes: dict[str, list[tuple[str, str, WrittenObject]]] = defaultdict(list)
+    for file, (path, one) in sorted(done.written.items(), key=lambda item: item[1][0]):
+        if one.volume:
+            volumes[one.volume].append((path, file, one))
+    chosen = {
+        slices[at][0]: slices[at][1:]
+        for slices in volumes.values()
+        for at in needed_looks([None if one.rule else one.slice_number for _, _, one in slices])
+    }
+    incomplete: set[str] = set()
+    for path, result in _rewritten(replace(rewriter, looks_at_all=True), sorted(chosen), threads):
+        file, one = chosen[path]
+        if isinstance(result, str):
+            done.take_back(rewriter, [file], str(result))
+            incomplete.add(one.volume)
+        else:
+            done.written[file] = path, result
+    return incomplete
 
 
 def _undecodable(asked: str) -> str:

@@ -30,7 +30,7 @@ from pipeline.core.records import Instance
 from pipeline.dicom.decoding.pixel_format import PixelElement
 from pipeline.dicom.decoding.pixels import read_pixels
 from pipeline.dicom.deidentification.blanking import blanked, mask_of, rectangles_of
-from pipeline.dicom.deidentification.burned_in import Screen, image_regions
+from pipeline.dicom.deidentification.burned_in import Screen, image_regions, is_looked_at, needed_looks
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, Rectangle
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.rewriting import Rewriter
@@ -463,10 +463,19 @@ def test_pictures_without_text_are_not_remarked_on(tmp_path):
     assert found.characters == 0
 
 
-@pytest.mark.parametrize(("number", "is_looked_at"), [(1, True), (9, True), (2, False), (8, False), (None, True)])
-def test_every_eighth_slice_is_looked_at(tmp_path, number, is_looked_at):
+@pytest.mark.parametrize(("number", "is_seen"), [(1, True), (9, True), (2, False), (8, False), (None, True)])
+def test_every_eighth_slice_is_looked_at(tmp_path, number, is_seen):
     banner = written_into(200, "MILLER ANN 48213", Modality="CT", InstanceNumber=number)
-    assert (look(tmp_path, banner) == "BURNED_IN_TEXT_SUSPECTED") == is_looked_at
+    assert (look(tmp_path, banner) == "BURNED_IN_TEXT_SUSPECTED") == is_seen
+
+
+@given(st.lists(st.none() | st.integers(0, 40), max_size=40))
+def test_no_volume_goes_unseen(numbers):
+    chosen = needed_looks(numbers)
+    assert bool(chosen) != (not numbers or any(map(is_looked_at, numbers)))
+    if chosen:
+        by_number = sorted(numbers)
+        assert [numbers[place] for place in chosen] == by_number[::8]
 
 
 def test_text_that_a_rule_leaves_is_noted(tmp_path):

@@ -74,7 +74,8 @@ class WrittenObject:
     counts: tuple[tuple[int, str, int], ...]
     sop_uid: str
     series_uid: str
-    is_slice: bool = False  # of a volume, so that only some of its neighbours have been looked at
+    volume: str = ""  # keyed UID of the series if it is a slice, so that only some of its neighbours are looked at
+    slice_number: int | None = None  # of a slice
     rule: str = ""  # by which pixels were blanked
     blanked: tuple[Rectangle, ...] = ()
     characters: int = 0  # about how many are suspected in the pixels
@@ -89,9 +90,12 @@ class ObjectRewriter(FileRewriter):
     may_decode
         Whether compressed pixels are decoded where they must be looked at; without it such a file is refused with
         `NEEDS_DECODER`. What a decoder does with a hostile file should cost no more than the process it is in.
+    looks_at_all
+        Whether slices of volumes are looked at whatever their numbers.
     """
 
     may_decode: bool = False
+    looks_at_all: bool = False
 
     def __call__(self, path: str) -> WrittenObject | str:
         """De-identify one file, named by its path below the source (as `reading.paths.as_text` writes it).
@@ -99,8 +103,8 @@ class ObjectRewriter(FileRewriter):
         Returns
         -------
         WrittenObject | str
-            What was written, or the reason code why nothing was: a `Refusal` that names the new series if it is a slice
-            that its pixels keep out.
+            What was written, or the reason code why nothing was: a `Refusal` that names the volume (as in
+            `WrittenObject.volume`) if it is a slice that its pixels keep out.
 
         Raises
         ------
@@ -118,13 +122,13 @@ class ObjectRewriter(FileRewriter):
                 return self._write(found, file, None, None, before, sop_class)
             number = slice_number(found)
             try:
-                image = self._screened(found, file, place, number)
+                image = self._screened(found, file, place, None if self.looks_at_all else number)
             except FileFault as fault:
                 if number is not None and fault.code in {*REFUSALS, NEEDS_DECODER}:
-                    raise FileFault(fault.code, self._slot(before)) from None
+                    raise FileFault(fault.code, Slot(self._volume(before), "")) from None
                 raise
             written = self._write(found, file, place, image, before, sop_class)
-            return written if number is None else replace(written, is_slice=True)
+            return written if number is None else replace(written, volume=self._volume(before), slice_number=number)
 
     def _screened(self, found: FoundHeader, file: Source, place: PixelElement, number: int | None) -> Screened | None:
         """Look at pixels, or clean them; None if those of a slice like others that passed need no look."""
@@ -173,7 +177,7 @@ class ObjectRewriter(FileRewriter):
         if image is None:
             return WrittenObject(name, owner[0], originals, header.counts, sop, series)
         marks = image.rule_name, image.rectangles, image.characters
-        return WrittenObject(name, owner[0], originals, header.counts, sop, series, False, *marks)
+        return WrittenObject(name, owner[0], originals, header.counts, sop, series, "", None, *marks)
 
     def _header(self, found: FoundHeader, syntax: str) -> tuple[NewHeader, tuple[str, Tokens]]:
         """Make a new header, out of what recurs if there is that."""
@@ -189,10 +193,9 @@ class ObjectRewriter(FileRewriter):
     def _owner(self, found: Dataset) -> tuple[str, Tokens]:
         return patient_id_of(found), identity_tokens(found, self.options)
 
-    def _slot(self, before: Sequence[str]) -> Slot:
-        """Name the series of a slice that is kept out, as it would be called."""
-        series = before[1] if "retain_uids" in self.options else self.pseudonyms.uid(before[1])
-        return Slot(series, "")
+    def _volume(self, before: Sequence[str]) -> str:
+        """Name the series of a slice by the key, whatever becomes of its UID under the options."""
+        return self.pseudonyms.uid(before[1])
 
     def _originals(self, patient_id: str, before: Sequence[str], after: Sequence[str]) -> tuple[Original, ...]:
         patient = Original("PatientID", patient_id, _patient(self.pseudonyms, patient_id))
