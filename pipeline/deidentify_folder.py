@@ -1,9 +1,9 @@
 """De-identify a folder of DICOM files by itself, without a study: what may leave, a receipt, and the way back apart."""
 
+import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.config import DeidentifySettings
 from pipeline.core.artefacts import RESTRICTED, write_table
-from pipeline.core.errors import ConfigError, DicomError
+from pipeline.core.errors import ArtefactError, ConfigError, DicomError
 from pipeline.core.marked_yaml import read_yaml
 from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
@@ -33,6 +33,9 @@ from pipeline.dicom.reading.files import FileFault, Refusal, whole_sha256
 from pipeline.dicom.reading.paths import from_text
 
 _LARGEST_DATE_SHIFT_DAYS = 3650
+_FILE = "file"  # kind of the original names of what was kept out
+_UNFINISHED = ".unfinished"  # where files stand until it is known which of them may leave
+_TABLES = frozenset({"receipt.tsv", "quarantine.tsv", "blanked.tsv"})
 
 
 def deidentify_folder(
@@ -49,6 +52,9 @@ def deidentify_folder(
     threads: int = 1,
 ) -> int:
     """Write ``OUTPUT/dicom``, ``receipt.tsv``, ``quarantine.tsv`` and ``blanked.tsv``; 0, or 1 if no file could leave.
+
+    Until it is known which files may leave they stand in ``OUTPUT/.unfinished``, which nobody should pass on. What an
+    interrupted run left of it is removed by the next one.
 
     Parameters
     ----------
@@ -79,6 +85,8 @@ def deidentify_folder(
         If options contradict each other or a folder is missing.
     DicomError
         If the input cannot be read.
+    ArtefactError
+        If the output cannot be written, or a file that may not leave cannot be removed.
     """
     rules = _read_rules(pixel_rules) if pixel_rules else ()
     if message := contradiction(options, has_pixel_rules=bool(rules)):
@@ -91,9 +99,10 @@ def deidentify_folder(
     closed = restricted or output.absolute().parent / RESTRICTED / output.name
     _require_places(input, output, closed)
     close_to_others(closed)
+    _remove_leftovers(output / _UNFINISHED)
     names = Pseudonyms(read_or_create_key(key or closed / "key"))
     screen = Screen(rules, suspected_text, tolerated_characters)
-    rewriter = ObjectRewriter(input, output / "dicom", names, _LARGEST_DATE_SHIFT_DAYS, screen, frozenset(options))
+    rewriter = ObjectRewriter(input, output / _UNFINISHED, names, _LARGEST_DATE_SHIFT_DAYS, screen, frozenset(options))
     return _deidentify(rewriter, output, closed, threads)
 
 
@@ -119,12 +128,17 @@ class _Sorted:
     refused: dict[str, str] = field(default_factory=dict)
 
     def take_back(self, rewriter: ObjectRewriter, files: Iterable[str], code: str) -> None:
-        """Remove files that were written."""
+        """Remove files that were written.
+
+        Raises
+        ------
+        ArtefactError
+            If one cannot be removed.
+        """
         for file in files:
             path, _ = self.written.pop(file)
             self.refused[path] = code
-            with suppress(OSError):
-                (rewriter.target / file).unlink()
+            rewriter.remove(rewriter.target / file)
 
     def take_back_volumes(self, rewriter: ObjectRewriter, volumes: Set[str]) -> None:
         """Remove what was written of volumes of which a slice is kept out.
@@ -160,6 +174,8 @@ def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: i
     done.take_back_volumes(rewriter, _look_at_unseen(rewriter, done, threads))
     whole = [one for _, one in done.written.values()]
     _write_tables(output, closed, whole, done.refused, rewriter)
+    if rewriter.target.is_dir():
+        _finish(rewriter.target, output / "dicom")
     reasons = Counter(done.refused.values())
     say(f"deidentify: {len(whole)} of {len(found)} files written")
     say(f"deidentify: kept out: {', '.join(f'{code} {n}' for code, n in sorted(reasons.items())) or 'none'}")
@@ -221,16 +237,37 @@ def _require_places(source: Path, output: Path, restricted: Path) -> None:
     """Refuse places that would mix what goes in, what may leave and what may not."""
     if not source.is_dir():
         raise DicomError("the source folder is missing or cannot be read", where=str(source), remedy="check the path")
-    if output.exists() and any(output.iterdir()):
+    there = {one.name for one in output.iterdir()} if output.exists() else set()
+    is_interrupted = _UNFINISHED in there and there <= {_UNFINISHED, *_TABLES}
+    if there and not is_interrupted:
         what = "the folder for the output is not empty"
         raise ConfigError(what, where=str(output), remedy="name a new folder, so that nothing old leaves with it")
     inner, outer, closed = (one.resolve() for one in (source, output, restricted))
     if RESTRICTED not in closed.parts:
         what = f"the way back must stand below a folder named {RESTRICTED}"
         raise ConfigError(what, where=str(restricted), remedy="name such a folder")
-    if outer.is_relative_to(inner) or closed.is_relative_to(outer) or closed.is_relative_to(inner):
+    if outer.is_relative_to(inner) or inner.is_relative_to(outer) or any(map(closed.is_relative_to, (inner, outer))):
         what = "input, output and restricted folder lie within each other"
         raise ConfigError(what, where=str(output), remedy="name folders beside each other")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what an interrupted run left."""
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            what = f"cannot remove what an interrupted run left ({error.strerror})"
+            raise ArtefactError(what, where=str(folder), remedy="name a new folder for the output") from error
+
+
+def _finish(unfinished: Path, folder: Path) -> None:
+    """Let files leave: all of them at once."""
+    try:
+        unfinished.rename(folder)
+    except OSError as error:
+        what = f"cannot rename the folder of the files ({error.strerror})"
+        raise ArtefactError(what, where=str(unfinished), remedy="check the permissions") from error
 
 
 def _are_same(rewriter: ObjectRewriter, first: str, second: str) -> bool:
@@ -270,7 +307,8 @@ def _write_tables(
     )
     write_table(restricted / "pseudonyms.tsv", PseudonymLink, links)
     uids = sorted(one for one in originals if one[0] != "PatientID")
-    rows = (OriginalName(kind=kind, pseudonym=new, original=name) for kind, new, name in uids)
+    files = ((_FILE, rewriter.pseudonyms.file(path), path) for path in sorted(refused))
+    rows = (OriginalName(kind=kind, pseudonym=new, original=name) for kind, new, name in (*uids, *files))
     write_table(restricted / "originals.tsv", OriginalName, rows)
 
 

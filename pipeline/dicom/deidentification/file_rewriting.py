@@ -1,6 +1,7 @@
 """File rewriting: what the rewriters of a study and of a folder have in common."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -8,7 +9,7 @@ from typing import TypeVar
 from pydicom.dataset import Dataset
 
 from pipeline.core.artefacts import write_parts
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import ArtefactError, PipelineError
 from pipeline.dicom.decoding.pixel_format import PixelElement
 from pipeline.dicom.deidentification.burned_in import Screen
 from pipeline.dicom.deidentification.encoding import encoded_file
@@ -80,6 +81,22 @@ class FileRewriter:
             return Refusal(code, fault.slot) if fault.slot else code
         except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
             return FAILED
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that was written; a folder that it leaves empty goes with it.
+
+        Raises
+        ------
+        ArtefactError
+            If it cannot be removed.
+        """
+        try:
+            path.unlink()
+        except OSError as error:
+            what = f"cannot remove a file ({error.strerror})"
+            raise ArtefactError(what, where=str(path), remedy="check the permissions") from error
+        with suppress(OSError):  # it holds others
+            path.parent.rmdir()
 
     def new_header(
         self,
