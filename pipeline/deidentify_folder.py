@@ -26,7 +26,7 @@ from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, contradicti
 from pipeline.dicom.deidentification.pixel_rules import PixelRule
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.deidentification.receipt import Receipt
-from pipeline.dicom.deidentification.series import remarks
+from pipeline.dicom.deidentification.series import remarks, shared_ids
 from pipeline.dicom.indexing.index import Rejection
 from pipeline.dicom.indexing.scan import walk
 from pipeline.dicom.reading.files import FileFault, Refusal, whole_sha256
@@ -173,12 +173,13 @@ def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: i
     done.take_back_volumes(rewriter, incomplete)
     done.take_back_volumes(rewriter, _look_at_unseen(rewriter, done, threads))
     whole = [one for _, one in done.written.values()]
-    _write_tables(output, closed, whole, done.refused, rewriter)
+    noted = _write_tables(output, closed, whole, done.refused, rewriter)
     if rewriter.target.is_dir():
         _finish(rewriter.target, output / "dicom")
-    reasons = Counter(done.refused.values())
+    reasons, remarkable = Counter(done.refused.values()), Counter(one.code for one in noted)
     say(f"deidentify: {len(whole)} of {len(found)} files written")
-    say(f"deidentify: kept out: {', '.join(f'{code} {n}' for code, n in sorted(reasons.items())) or 'none'}")
+    say(f"deidentify: kept out: {_counted(reasons)}")
+    say(f"deidentify: remarks: {_counted(remarkable)}")
     say(f"deidentify: the way back, for your eyes only: {closed}")
     return 0 if whole else 1
 
@@ -284,7 +285,8 @@ def _write_tables(
     written: Sequence[WrittenObject],
     refused: dict[str, str],
     rewriter: ObjectRewriter,
-) -> None:
+) -> list[Finding]:
+    """Write what is to be said; give the remarks on what left."""
     receipt = Receipt()
     originals: set[tuple[str, str, str]] = set()
     for one in written:
@@ -292,8 +294,8 @@ def _write_tables(
         originals |= {(name.kind, name.pseudonym, name.original) for name in one.originals}
     write_table(output / "receipt.tsv", ReceiptLine, receipt.lines())
     by_content = sorted(written, key=lambda one: one.sop_uid)
-    findings = [*_findings(refused, rewriter.pseudonyms), *remarks(by_content)]
-    write_table(output / "quarantine.tsv", Finding, findings)
+    noted = [*remarks(by_content), *shared_ids(written)]
+    write_table(output / "quarantine.tsv", Finding, [*_findings(refused, rewriter.pseudonyms), *noted])
     rectangles = (
         BlankedRectangle(sop_uid=one.sop_uid, rule=one.rule, **place.model_dump())
         for one in by_content
@@ -310,6 +312,11 @@ def _write_tables(
     files = ((_FILE, rewriter.pseudonyms.file(path), path) for path in sorted(refused))
     rows = (OriginalName(kind=kind, pseudonym=new, original=name) for kind, new, name in (*uids, *files))
     write_table(restricted / "originals.tsv", OriginalName, rows)
+    return noted
+
+
+def _counted(codes: Counter[str]) -> str:
+    return ", ".join(f"{code} {n}" for code, n in sorted(codes.items())) or "none"
 
 
 def _findings(refused: dict[str, str], names: Pseudonyms) -> Iterator[Finding]:

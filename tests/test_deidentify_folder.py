@@ -98,6 +98,31 @@ def test_what_was_kept_out_can_be_found_again(tmp_path, capfd):
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"flagged" in path.read_bytes()]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_noted"),
+    [
+        ({"PatientBirthDate": "19260508"}, {"PatientBirthDate": "19800101"}, True),
+        ({"IssuerOfPatientID": "Clinic Nord"}, {"IssuerOfPatientID": "Clinic S\xfcd"}, True),
+        ({"IssuerOfPatientID": "Clinic Nord"}, {"IssuerOfPatientID": "CLINIC-NORD"}, False),
+        ({"PatientSex": "F"}, {"PatientSex": "M"}, True),
+        ({"PatientSex": "F"}, {"PatientSex": "O"}, False),
+        ({"PatientBirthDate": "19260508"}, {"PatientBirthDate": ""}, False),
+    ],
+)
+def test_several_people_under_one_id_are_noted(tmp_path, capfd, first, second, is_noted):
+    """Each in a study of their own."""
+    for number, values in enumerate((first, second)):
+        uids = {"StudyInstanceUID": f"1.2.3.4.{number}", "SOPInstanceUID": f"1.2.3.5.{number}"}
+        whole = radiograph(**{"SpecificCharacterSet": "ISO_IR 100", "PatientBirthDate": "", **uids, **values})
+        write(tmp_path / "in" / f"{number}.dcm", with_pixels(whole))
+    assert deidentify(tmp_path / "in", tmp_path / "out") == 0
+    found = read_table(tmp_path / "out" / "quarantine.tsv", Finding)
+    (link,) = read_table(tmp_path / "restricted" / "out" / "pseudonyms.tsv", PseudonymLink)
+    notes = [("patient", link.patient, "SHARED_PATIENT_ID", "noted")]
+    assert [(one.unit, one.unit_id, one.code, one.severity) for one in found] == (notes if is_noted else [])
+    assert ("remarks: SHARED_PATIENT_ID 1" in capfd.readouterr().err) == is_noted
+
+
 class Interruption(BaseException):
     """What nobody expects."""
 

@@ -34,14 +34,14 @@ from pipeline.dicom.deidentification.new_headers import FAILED, NAMING_UIDS, New
 from pipeline.dicom.deidentification.options import MODIFIED_DATES
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
-from pipeline.dicom.deidentification.raw import copied
+from pipeline.dicom.deidentification.raw import copied, text_of
 from pipeline.dicom.deidentification.recurring import patient_id_of, recurring
 from pipeline.dicom.deidentification.splitting import Single
 from pipeline.dicom.reading import elements
 from pipeline.dicom.reading.files import INFLATION_ROOM_BYTES, LARGEST_PIXEL_BYTES, FileFault, Slot, Source, opened
 from pipeline.dicom.reading.paths import from_text
 from pipeline.dicom.slices.frames import CLASSIC
-from pipeline.dicom.slices.headers import SLICE_MODALITIES
+from pipeline.dicom.slices.headers import SLICE_MODALITIES, parsed_date
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _SOP_CLASS = 0x00080016
@@ -54,6 +54,9 @@ _WHOLE_NUMBER = re.compile(r"\d{1,9}")
 _NO_SLICES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SECONDARY"})  # of Image Type: look at them all
 _MOST_REMEMBERED = 10_000
 _HARMLESS: set[tuple[object, ...]] = set()
+_PERSON_TAGS = (Tag(0x00080005), Tag(0x00100021), Tag(0x00100030), Tag(0x00100040))  # with the character set
+_SEXES = frozenset({"M", "F"})
+_PEOPLE: dict[tuple[object, ...], "Person"] = {}
 
 
 class Original(NamedTuple):
@@ -62,6 +65,17 @@ class Original(NamedTuple):
     kind: str  # "PatientID", or the keyword of a UID
     original: str
     pseudonym: str
+
+
+class Person(NamedTuple):
+    """What tells two people under one Patient ID apart; empty where the file does not say; it identifies."""
+
+    issuer: str  # letters and digits of it, in lower case: spellings vary
+    birth_date: str
+    sex: str
+
+
+_NOBODY = Person("", "", "")
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class WrittenObject:
     rule: str = ""  # by which pixels were blanked
     blanked: tuple[Rectangle, ...] = ()
     characters: int = 0  # about how many are suspected in the pixels
+    person: Person = _NOBODY
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,7 @@ class ObjectRewriter(FileRewriter):
             place = _pixels(file)
             *before, sop_class = found.uids((*NAMING_UIDS, _SOP_CLASS))
             if place is None:
-                return self._write(found, file, None, None, before, sop_class)
+                return replace(self._write(found, file, None, None, before, sop_class), person=person_of(found))
             number = slice_number(found)
             try:
                 image = self._screened(found, file, place, None if self.looks_at_all else number)
@@ -128,6 +143,7 @@ class ObjectRewriter(FileRewriter):
                     raise FileFault(fault.code, Slot(self._volume(before), "")) from None
                 raise
             written = self._write(found, file, place, image, before, sop_class)
+            written = replace(written, person=person_of(found))
             return written if number is None else replace(written, volume=self._volume(before), slice_number=number)
 
     def _screened(self, found: FoundHeader, file: Source, place: PixelElement, number: int | None) -> Screened | None:
@@ -210,6 +226,18 @@ class ObjectRewriter(FileRewriter):
 @lru_cache(maxsize=1000)
 def _patient(pseudonyms: Pseudonyms, patient_id: str) -> str:
     return pseudonyms.patient(patient_id)
+
+
+def person_of(found: FoundHeader) -> Person:
+    """Read what tells two people under one Patient ID apart; an odd value is as good as none."""
+    key = found.values(_PERSON_TAGS)
+    if key not in _PEOPLE:
+        if len(_PEOPLE) >= _MOST_REMEMBERED:
+            _PEOPLE.clear()
+        issuer, born, sex = (text_of(found.part(_PERSON_TAGS), tag) for tag in _PERSON_TAGS[1:])
+        letters = "".join(filter(str.isalnum, issuer.casefold()))
+        _PEOPLE[key] = Person(letters, born if parsed_date(born) else "", sex.upper() if sex.upper() in _SEXES else "")
+    return _PEOPLE[key]
 
 
 def slice_number(found: FoundHeader) -> int | None:
