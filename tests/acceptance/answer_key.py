@@ -114,7 +114,7 @@ NAMES_IN = {
 }
 DESCRIPTIONS = {  # text, and what of it must stay
     "StudyDescription": ("CT chest of {first} {second} with contrast", "CT chest", "with contrast"),
-    "SeriesDescription": ("axial lung {upper} 5 mm", "axial lung", "5 mm"),
+    "SeriesDescription": ("axial lung {upper} 5 mm 12/03/24 tel 030 555 123", "axial lung", "5 mm"),
     "ProtocolName": ("thorax routine {lower} adult", "thorax routine", "adult"),
     "RequestedProcedureDescription": ("knee of {outsider} left", "knee", "left"),
 }
@@ -243,6 +243,8 @@ def _plant_names(cohort: Cohort, patient: _Patient, dataset: Dataset, file: str)
         text = patient.text(form)
         setattr(dataset, keyword, text)
         cohort.require("text_removed", file, keyword, value=patient.words[0])
+        for digits in ("12/03", "030", "555"):
+            cohort.require("text_removed", file, keyword, value=digits)
         for words in kept:
             cohort.require("text_retained", file, keyword, value=words)
 

@@ -29,7 +29,7 @@ def test_pydicom_reads_what_is_encoded(tmp_path, syntax):
 
 
 @pytest.mark.parametrize(
-    "sop_class,syntax", [("", "1.2.840.10008.1.2.1"), ("1.2.840.10008.5.1.4.1.1.2", "1.2.3.1926.5.8")]
+    ("sop_class", "syntax"), [("", "1.2.840.10008.1.2.1"), ("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5")]
 )
 def test_no_file_without_a_class_or_in_an_unknown_syntax(sop_class, syntax):
     with pytest.raises(FileFault):

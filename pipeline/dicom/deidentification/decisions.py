@@ -17,7 +17,7 @@ PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 LAST_GROUP = 0x7FE0
 # What is done, in words; the receipt counts by them.
 ACTIONS = {
-    "number": "kept if it is a number and not the patient's, else removed",
+    "number": "kept if it is a number, no day of a calendar and not the patient's, else removed",
     "vital": "kept if it is a number and not the patient's, else the whole instance is kept out",
     "binary": "kept if no word of the patient's identity stands in it, else removed",
     "terms": "kept if it is one of the listed terms, else emptied",
