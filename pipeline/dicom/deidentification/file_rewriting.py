@@ -12,6 +12,7 @@ from pipeline.core.artefacts import write_parts
 from pipeline.core.errors import ArtefactError, PipelineError
 from pipeline.dicom.decoding.pixel_format import PixelElement
 from pipeline.dicom.deidentification.burned_in import Screen
+from pipeline.dicom.deidentification.codestreams import without_comments
 from pipeline.dicom.deidentification.encoding import encoded_file
 from pipeline.dicom.deidentification.leaks import Tokens
 from pipeline.dicom.deidentification.new_headers import FAILED, NewHeader, new_header, refuse_comments
@@ -118,15 +119,16 @@ class FileRewriter:
         place: PixelElement | None,
         pixels: bytes | memoryview,
     ) -> None:
-        """Write a file, unless a comment in its compressed pixels names the patient.
+        """Write a file, without the comments in its compressed pixels.
 
         Raises
         ------
         FileFault
-            ``DEIDENTIFICATION_FAILED``.
+            ``DEIDENTIFICATION_FAILED`` if the pixels may hold texts that cannot be told from the picture.
         ArtefactError
             If the target cannot be written.
         """
         if place is not None and place.is_encapsulated:
+            pixels = without_comments(pixels, transfer_syntax_uid)
             refuse_comments(pixels, tokens)
         write_parts(path, encoded_file(header.encoded, transfer_syntax_uid, place, pixels))
