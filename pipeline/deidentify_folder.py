@@ -1,9 +1,9 @@
 """De-identify a folder of DICOM files by itself, without a study: what may leave, a receipt, and the way back apart."""
 
+import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from pipeline.config import DeidentifySettings
 from pipeline.core.artefacts import RESTRICTED, write_table
-from pipeline.core.errors import ConfigError, DicomError
+from pipeline.core.errors import ArtefactError, ConfigError, DicomError
 from pipeline.core.marked_yaml import read_yaml
 from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import BlankedRectangle, Finding, OriginalName, PseudonymLink, ReceiptLine
-from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, Screen
+from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, Screen, needed_looks
 from pipeline.dicom.deidentification.description import description
 from pipeline.dicom.deidentification.file_rewriting import WORTH_PROCESSES
 from pipeline.dicom.deidentification.new_headers import FAILED
@@ -26,13 +26,16 @@ from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, contradicti
 from pipeline.dicom.deidentification.pixel_rules import PixelRule
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
 from pipeline.dicom.deidentification.receipt import Receipt
-from pipeline.dicom.deidentification.series import remarks
+from pipeline.dicom.deidentification.series import remarks, shared_ids
 from pipeline.dicom.indexing.index import Rejection
 from pipeline.dicom.indexing.scan import walk
 from pipeline.dicom.reading.files import FileFault, Refusal, whole_sha256
 from pipeline.dicom.reading.paths import from_text
 
 _LARGEST_DATE_SHIFT_DAYS = 3650
+_FILE = "file"  # kind of the original names of what was kept out
+_UNFINISHED = ".unfinished"  # where files stand until it is known which of them may leave
+_TABLES = frozenset({"receipt.tsv", "quarantine.tsv", "blanked.tsv"})
 
 
 def deidentify_folder(
@@ -49,6 +52,9 @@ def deidentify_folder(
     threads: int = 1,
 ) -> int:
     """Write ``OUTPUT/dicom``, ``receipt.tsv``, ``quarantine.tsv`` and ``blanked.tsv``; 0, or 1 if no file could leave.
+
+    Until it is known which files may leave they stand in ``OUTPUT/.unfinished``, which nobody should pass on. What an
+    interrupted run left of it is removed by the next one.
 
     Parameters
     ----------
@@ -79,6 +85,8 @@ def deidentify_folder(
         If options contradict each other or a folder is missing.
     DicomError
         If the input cannot be read.
+    ArtefactError
+        If the output cannot be written, or a file that may not leave cannot be removed.
     """
     rules = _read_rules(pixel_rules) if pixel_rules else ()
     if message := contradiction(options, has_pixel_rules=bool(rules)):
@@ -91,9 +99,10 @@ def deidentify_folder(
     closed = restricted or output.absolute().parent / RESTRICTED / output.name
     _require_places(input, output, closed)
     close_to_others(closed)
+    _remove_leftovers(output / _UNFINISHED)
     names = Pseudonyms(read_or_create_key(key or closed / "key"))
     screen = Screen(rules, suspected_text, tolerated_characters)
-    rewriter = ObjectRewriter(input, output / "dicom", names, _LARGEST_DATE_SHIFT_DAYS, screen, frozenset(options))
+    rewriter = ObjectRewriter(input, output / _UNFINISHED, names, _LARGEST_DATE_SHIFT_DAYS, screen, frozenset(options))
     return _deidentify(rewriter, output, closed, threads)
 
 
@@ -119,12 +128,25 @@ class _Sorted:
     refused: dict[str, str] = field(default_factory=dict)
 
     def take_back(self, rewriter: ObjectRewriter, files: Iterable[str], code: str) -> None:
-        """Remove files that were written."""
+        """Remove files that were written.
+
+        Raises
+        ------
+        ArtefactError
+            If one cannot be removed.
+        """
         for file in files:
             path, _ = self.written.pop(file)
             self.refused[path] = code
-            with suppress(OSError):
-                (rewriter.target / file).unlink()
+            rewriter.remove(rewriter.target / file)
+
+    def take_back_volumes(self, rewriter: ObjectRewriter, volumes: Set[str]) -> None:
+        """Remove what was written of volumes of which a slice is kept out.
+
+        Only some slices of a volume are looked at: the neighbours of one that is kept out may say the same.
+        """
+        cut = [file for file, (_, one) in self.written.items() if one.volume in volumes]
+        self.take_back(rewriter, cut, "SERIES_INCOMPLETE")
 
 
 def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: int) -> int:
@@ -139,7 +161,7 @@ def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: i
         if isinstance(result, str):
             done.refused[path] = str(result)
             if isinstance(result, Refusal):
-                incomplete.add(result.slot.series_uid)
+                incomplete.add(result.slot.series_uid)  # keyed, as `WrittenObject.volume`
         elif result.file not in done.written:
             done.written[result.file] = path, result
         elif _are_same(rewriter, done.written[result.file][0], path):
@@ -148,14 +170,16 @@ def _deidentify(rewriter: ObjectRewriter, output: Path, closed: Path, threads: i
             done.refused[path] = "CONFLICTING_INSTANCES"
             conflicting.add(result.file)
     done.take_back(rewriter, conflicting, "CONFLICTING_INSTANCES")
-    # Only some slices of a volume are looked at: if one is kept out, its neighbours may say the same.
-    cut = [file for file, (_, one) in done.written.items() if one.is_slice and one.series_uid in incomplete]
-    done.take_back(rewriter, cut, "SERIES_INCOMPLETE")
+    done.take_back_volumes(rewriter, incomplete)
+    done.take_back_volumes(rewriter, _look_at_unseen(rewriter, done, threads))
     whole = [one for _, one in done.written.values()]
-    _write_tables(output, closed, whole, done.refused, rewriter)
-    reasons = Counter(done.refused.values())
+    noted = _write_tables(output, closed, whole, done.refused, rewriter)
+    if rewriter.target.is_dir():
+        _finish(rewriter.target, output / "dicom")
+    reasons, remarkable = Counter(done.refused.values()), Counter(one.code for one in noted)
     say(f"deidentify: {len(whole)} of {len(found)} files written")
-    say(f"deidentify: kept out: {', '.join(f'{code} {n}' for code, n in sorted(reasons.items())) or 'none'}")
+    say(f"deidentify: kept out: {_counted(reasons)}")
+    say(f"deidentify: remarks: {_counted(remarkable)}")
     say(f"deidentify: the way back, for your eyes only: {closed}")
     return 0 if whole else 1
 
@@ -182,6 +206,28 @@ def _rewritten(
     yield from zip(waiting, decoding, strict=True)
 
 
+def _look_at_unseen(rewriter: ObjectRewriter, done: _Sorted, threads: int) -> set[str]:
+    """Look at slices of volumes in which none was looked at; give the volumes that hold one that is kept out."""
+    volumes: dict[str, list[tuple[str, str, WrittenObject]]] = defaultdict(list)
+    for file, (path, one) in sorted(done.written.items(), key=lambda item: item[1][0]):
+        if one.volume:
+            volumes[one.volume].append((path, file, one))
+    chosen = {
+        slices[at][0]: slices[at][1:]
+        for slices in volumes.values()
+        for at in needed_looks([None if one.rule else one.slice_number for _, _, one in slices])
+    }
+    incomplete: set[str] = set()
+    for path, result in _rewritten(replace(rewriter, looks_at_all=True), sorted(chosen), threads):
+        file, one = chosen[path]
+        if isinstance(result, str):
+            done.take_back(rewriter, [file], str(result))
+            incomplete.add(one.volume)
+        else:
+            done.written[file] = path, result
+    return incomplete
+
+
 def _undecodable(asked: str) -> str:
     """Give the code of a file whose decoder crashed; it is known already whether it is a slice, and of what."""
     code = "UNDECODABLE_PIXELS"
@@ -192,16 +238,37 @@ def _require_places(source: Path, output: Path, restricted: Path) -> None:
     """Refuse places that would mix what goes in, what may leave and what may not."""
     if not source.is_dir():
         raise DicomError("the source folder is missing or cannot be read", where=str(source), remedy="check the path")
-    if output.exists() and any(output.iterdir()):
+    there = {one.name for one in output.iterdir()} if output.exists() else set()
+    is_interrupted = _UNFINISHED in there and there <= {_UNFINISHED, *_TABLES}
+    if there and not is_interrupted:
         what = "the folder for the output is not empty"
         raise ConfigError(what, where=str(output), remedy="name a new folder, so that nothing old leaves with it")
     inner, outer, closed = (one.resolve() for one in (source, output, restricted))
     if RESTRICTED not in closed.parts:
         what = f"the way back must stand below a folder named {RESTRICTED}"
         raise ConfigError(what, where=str(restricted), remedy="name such a folder")
-    if outer.is_relative_to(inner) or closed.is_relative_to(outer) or closed.is_relative_to(inner):
+    if outer.is_relative_to(inner) or inner.is_relative_to(outer) or any(map(closed.is_relative_to, (inner, outer))):
         what = "input, output and restricted folder lie within each other"
         raise ConfigError(what, where=str(output), remedy="name folders beside each other")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what an interrupted run left."""
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            what = f"cannot remove what an interrupted run left ({error.strerror})"
+            raise ArtefactError(what, where=str(folder), remedy="name a new folder for the output") from error
+
+
+def _finish(unfinished: Path, folder: Path) -> None:
+    """Let files leave: all of them at once."""
+    try:
+        unfinished.rename(folder)
+    except OSError as error:
+        what = f"cannot rename the folder of the files ({error.strerror})"
+        raise ArtefactError(what, where=str(unfinished), remedy="check the permissions") from error
 
 
 def _are_same(rewriter: ObjectRewriter, first: str, second: str) -> bool:
@@ -218,7 +285,8 @@ def _write_tables(
     written: Sequence[WrittenObject],
     refused: dict[str, str],
     rewriter: ObjectRewriter,
-) -> None:
+) -> list[Finding]:
+    """Write what is to be said; give the remarks on what left."""
     receipt = Receipt()
     originals: set[tuple[str, str, str]] = set()
     for one in written:
@@ -226,8 +294,8 @@ def _write_tables(
         originals |= {(name.kind, name.pseudonym, name.original) for name in one.originals}
     write_table(output / "receipt.tsv", ReceiptLine, receipt.lines())
     by_content = sorted(written, key=lambda one: one.sop_uid)
-    findings = [*_findings(refused, rewriter.pseudonyms), *remarks(by_content)]
-    write_table(output / "quarantine.tsv", Finding, findings)
+    noted = [*remarks(by_content), *shared_ids(written)]
+    write_table(output / "quarantine.tsv", Finding, [*_findings(refused, rewriter.pseudonyms), *noted])
     rectangles = (
         BlankedRectangle(sop_uid=one.sop_uid, rule=one.rule, **place.model_dump())
         for one in by_content
@@ -241,8 +309,14 @@ def _write_tables(
     )
     write_table(restricted / "pseudonyms.tsv", PseudonymLink, links)
     uids = sorted(one for one in originals if one[0] != "PatientID")
-    rows = (OriginalName(kind=kind, pseudonym=new, original=name) for kind, new, name in uids)
+    files = ((_FILE, rewriter.pseudonyms.file(path), path) for path in sorted(refused))
+    rows = (OriginalName(kind=kind, pseudonym=new, original=name) for kind, new, name in (*uids, *files))
     write_table(restricted / "originals.tsv", OriginalName, rows)
+    return noted
+
+
+def _counted(codes: Counter[str]) -> str:
+    return ", ".join(f"{code} {n}" for code, n in sorted(codes.items())) or "none"
 
 
 def _findings(refused: dict[str, str], names: Pseudonyms) -> Iterator[Finding]:

@@ -25,7 +25,8 @@ def relink(
     key
         The secret key (default: ``key`` in the restricted folder).
     pseudonyms
-        Patients' pseudonyms or UIDs of de-identified files; all patients if none is given.
+        Patients' pseudonyms, UIDs of de-identified files, or names of files in the quarantine of a stand-alone
+        de-identification; all patients if none is given.
     output
         Write a table there, below a folder named ``restricted``, instead of printing it.
 

@@ -1,16 +1,19 @@
 """De-identification without a study: places, options, files that cannot leave, and equal results for equal keys."""
 
+import os
 import stat
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from pipeline import deidentify_folder
 from pipeline.cli import main
 from pipeline.core.artefacts import read_table
-from pipeline.core.records import Finding, PseudonymLink
+from pipeline.core.records import Finding, OriginalName, PseudonymLink
 from pipeline.dicom.deidentification.description import description
 from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, OPTIONS
+from pipeline.dicom.reading.paths import from_text
 from tests.dicom.samples import ct, radiograph, with_pixels, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +81,102 @@ def test_files_that_cannot_leave_are_counted(tmp_path):
         ["DUPLICATE_FILE", "CONFLICTING_INSTANCES", "CONFLICTING_INSTANCES", "BURNED_IN_ANNOTATION", "BAD_DIMENSIONS",
          "MISSING_IDENTITY", "NOT_DICOM", "EMPTY_FILE", "NOT_A_REGULAR_FILE"]
     )  # fmt: skip
+
+
+def test_what_was_kept_out_can_be_found_again(tmp_path, capfd):
+    """With the restricted folder; nothing of it stands in what may leave."""
+    write(tmp_path / "in" / "a.dcm", with_pixels(radiograph()))
+    odd = Path(os.fsdecode(b"M\xfcller")) / "flagged.dcm"
+    write(tmp_path / "in" / odd, with_pixels(radiograph(SOPInstanceUID="1.2.3.21", BurnedInAnnotation="YES")))
+    assert deidentify(tmp_path / "in", tmp_path / "out") == 0
+    (finding,) = read_table(tmp_path / "out" / "quarantine.tsv", Finding)
+    table = tmp_path / "restricted" / "out" / "back.tsv"
+    words = ["relink", "--restricted", str(tmp_path / "restricted" / "out"), "--pseudonyms", finding.unit_id]
+    assert main([*words, "--output", str(table)]) == 0
+    (found,) = read_table(table, OriginalName)
+    assert (found.kind, from_text(found.original)) == ("file", os.fspath(odd))
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"flagged" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_noted"),
+    [
+        ({"PatientBirthDate": "19260508"}, {"PatientBirthDate": "19800101"}, True),
+        ({"IssuerOfPatientID": "Clinic Nord"}, {"IssuerOfPatientID": "Clinic S\xfcd"}, True),
+        ({"IssuerOfPatientID": "Clinic Nord"}, {"IssuerOfPatientID": "CLINIC-NORD"}, False),
+        ({"PatientSex": "F"}, {"PatientSex": "M"}, True),
+        ({"PatientSex": "F"}, {"PatientSex": "O"}, False),
+        ({"PatientBirthDate": "19260508"}, {"PatientBirthDate": ""}, False),
+    ],
+)
+def test_several_people_under_one_id_are_noted(tmp_path, capfd, first, second, is_noted):
+    """Each in a study of their own."""
+    for number, values in enumerate((first, second)):
+        uids = {"StudyInstanceUID": f"1.2.3.4.{number}", "SOPInstanceUID": f"1.2.3.5.{number}"}
+        whole = radiograph(**{"SpecificCharacterSet": "ISO_IR 100", "PatientBirthDate": "", **uids, **values})
+        write(tmp_path / "in" / f"{number}.dcm", with_pixels(whole))
+    assert deidentify(tmp_path / "in", tmp_path / "out") == 0
+    found = read_table(tmp_path / "out" / "quarantine.tsv", Finding)
+    (link,) = read_table(tmp_path / "restricted" / "out" / "pseudonyms.tsv", PseudonymLink)
+    notes = [("patient", link.patient, "SHARED_PATIENT_ID", "noted")]
+    assert [(one.unit, one.unit_id, one.code, one.severity) for one in found] == (notes if is_noted else [])
+    assert ("remarks: SHARED_PATIENT_ID 1" in capfd.readouterr().err) == is_noted
+
+
+class Interruption(BaseException):
+    """What nobody expects."""
+
+
+def interrupted(*_):
+    raise Interruption
+
+
+def test_nothing_leaves_before_the_verdict(tmp_path, monkeypatch):
+    """An interrupted run leaves no folder of files, and the next one starts clean."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    write(source / "a.dcm", with_pixels(radiograph()))
+    write(source / "b.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.20")))
+    with monkeypatch.context() as patch:
+        patch.setattr(deidentify_folder, "_write_tables", interrupted)
+        with pytest.raises(Interruption):
+            deidentify(source, output)
+        assert [one.name for one in output.iterdir()] == [".unfinished"]
+    with monkeypatch.context() as patch:
+        patch.setattr(deidentify_folder, "_finish", interrupted)
+        with pytest.raises(Interruption):
+            deidentify(source, output)
+        assert not (output / "dicom").exists()
+    (source / "b.dcm").unlink()
+    assert deidentify(source, output) == 0
+    assert len(written(output)) == len(list(output.rglob("*.dcm"))) == 1
+    assert {one.name for one in output.iterdir()} == {"dicom", "receipt.tsv", "quarantine.tsv", "blanked.tsv"}
+    assert deidentify(source, output) == 2  # what is finished is not overwritten
+
+
+def test_leftovers_are_removed_from_no_other_folder(tmp_path):
+    write(tmp_path / "out" / ".unfinished" / "a.dcm", with_pixels(radiograph()))
+    assert deidentify(tmp_path / "out" / ".unfinished", tmp_path / "out") == 2
+    (tmp_path / "out" / "mine.txt").touch()
+    write(tmp_path / "in" / "a.dcm", with_pixels(radiograph()))
+    assert deidentify(tmp_path / "in", tmp_path / "out") == 2
+    assert (tmp_path / "out" / ".unfinished" / "a.dcm").is_file()
+
+
+def test_what_cannot_be_taken_back_is_an_error(tmp_path, monkeypatch, capfd):
+    source, output = tmp_path / "in", tmp_path / "out"
+    write(source / "b.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.20", SeriesNumber="1")))
+    write(source / "c.dcm", with_pixels(radiograph(SOPInstanceUID="1.2.3.20", SeriesNumber="2")))
+    unlink = Path.unlink
+
+    def refused(path, *more, **options):
+        if path.suffix == ".dcm":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, *more, **options)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert deidentify(source, output) != 0
+    assert "cannot remove a file" in capfd.readouterr().err
+    assert not (output / "dicom").exists()
 
 
 def test_the_key_is_made_once_and_closed(tmp_path):

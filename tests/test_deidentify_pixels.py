@@ -4,9 +4,10 @@ import numpy as np
 import pydicom
 import pytest
 import yaml
+from pydicom.config import IGNORE
 from pydicom.pixels import pixel_array
 from pydicom.sequence import Sequence
-from pydicom.uid import UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
+from pydicom.uid import UID, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
 from pipeline.cli import main
 from pipeline.core.artefacts import read_table
@@ -169,10 +170,32 @@ def test_a_volume_of_which_a_slice_is_kept_out_goes_as_a_whole(tmp_path, syntax)
 
 
 @pytest.mark.parametrize("options", [(), ("retain_uids",)])
-def test_names_of_volumes_that_go_are_found_under_every_option(tmp_path, options):
-    slices_with_a_banner(tmp_path / "in", range(1, 4))
+@pytest.mark.parametrize("series", ["1.2.3.3", "1.2.03.4"])
+def test_names_of_volumes_that_go_are_found_under_every_option(tmp_path, options, series):
+    """Whether or not the UID of the series is one that may be kept."""
+    slices_with_a_banner(tmp_path / "in", range(1, 4), SeriesInstanceUID=UID(series, validation_mode=IGNORE))
     assert deidentify(tmp_path, *(["--options", *options] if options else [])) == 0
-    assert len(written(tmp_path)) == 1
+    assert [one.Modality for one in written(tmp_path)] == ["CR"]
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "RLE"])
+@pytest.mark.parametrize("numbers", [[2], [8], range(2, 24, 2), [10, 11, 12]])
+def test_a_volume_is_looked_at_whatever_its_numbers(tmp_path, numbers, syntax):
+    """One echo of two, a key slice, a stack that was cut out: no number calls for a look, one slice gets it."""
+    slices_with_a_banner(tmp_path / "in", numbers, syntax)
+    assert deidentify(tmp_path) == 0
+    assert [one.Modality for one in written(tmp_path)] == ["CR"]
+    seen = reasons(tmp_path).count("BURNED_IN_TEXT_SUSPECTED")
+    assert seen == -(-len(numbers) // 8)
+    assert reasons(tmp_path).count("SERIES_INCOMPLETE") == len(numbers) - seen
+
+
+def test_what_is_looked_at_late_is_written_once_and_noted(tmp_path):
+    slices_with_a_banner(tmp_path / "in", [2, 3])
+    assert deidentify(tmp_path, "--suspected-text", "note") == 0
+    assert len(written(tmp_path)) == 3
+    assert reasons(tmp_path, "noted") == ["BURNED_IN_TEXT_SUSPECTED"]
+    assert "SOPInstanceUID\tkeyed UID\t3\n" in (tmp_path / "out" / "receipt.tsv").read_text()
 
 
 @pytest.mark.parametrize(

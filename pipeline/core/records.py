@@ -149,7 +149,7 @@ class PseudonymLink(Identified):
 class OriginalName(Identified):
     """What a pseudonym or a new UID stands for."""
 
-    kind: str  # PatientID, or the keyword of a UID
+    kind: str  # PatientID, the keyword of a UID, or "file" for the path of one that was kept out
     pseudonym: str
     original: str
 

@@ -1,6 +1,6 @@
 """Replace or remove everything that identifies a patient; pixels stay as they are unless a rule blanks them."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import BlankedRectangle, Finding, FlowStep, Instance, PseudonymLink, ReceiptLine
 from pipeline.core.records import Series as SeriesRecord
-from pipeline.dicom.deidentification.burned_in import Screen
+from pipeline.dicom.deidentification.burned_in import Screen, needed_looks
 from pipeline.dicom.deidentification.file_rewriting import WORTH_PROCESSES
 from pipeline.dicom.deidentification.new_headers import FAILED
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, close_to_others, read_or_create_key
@@ -133,8 +133,20 @@ def _by_file(instances: Path) -> Iterator[list[Instance]]:
             what = "the instances are not in the order of their series"
             raise ArtefactError(what, where=str(instances), remedy="run the stage ingest again")
         done.add(series_uid)
-        for _, frames in groupby(slices, key=lambda one: one.path):
+        for _, frames in groupby(_with_looks(list(slices)), key=lambda one: one.path):
             yield list(frames)
+
+
+def _with_looks(series: list[Instance]) -> list[Instance]:
+    """Take the numbers off slices of volumes of which no slice would be looked at: without a number they are."""
+    volumes: dict[int, list[int]] = defaultdict(list)
+    for place, one in enumerate(series):
+        if one.kind == "slice":
+            volumes[one.part].append(place)
+    for places in volumes.values():
+        for at in needed_looks([series[place].instance_number for place in places]):
+            series[places[at]] = series[places[at]].model_copy(update={"instance_number": None})
+    return series
 
 
 def _of_a_series(

@@ -50,6 +50,7 @@ PEOPLE = (
     ("GB18030", "Wangxqing^XiaoDong=王清^小东", ("Wangxqing", "XiaoDong", "王清")),
     ("ISO_IR 6", "Obryanski^Qiu", ("Obryanski",)),
 )
+BIRTH_DATE = "19280101"
 OUTSIDERS = ("Qorbatovna", "Hlebnikova")  # people who stand in no header, only in texts
 KEPT_TEXTS = {
     "Manufacturer": "SIEMENS",
@@ -113,7 +114,7 @@ NAMES_IN = {
 }
 DESCRIPTIONS = {  # text, and what of it must stay
     "StudyDescription": ("CT chest of {first} {second} with contrast", "CT chest", "with contrast"),
-    "SeriesDescription": ("axial lung {upper} 5 mm", "axial lung", "5 mm"),
+    "SeriesDescription": ("axial lung {upper} 5 mm 12/03/24 tel 030 555 123", "axial lung", "5 mm"),
     "ProtocolName": ("thorax routine {lower} adult", "thorax routine", "adult"),
     "RequestedProcedureDescription": ("knee of {outsider} left", "knee", "left"),
 }
@@ -220,8 +221,8 @@ def _plant_dates(cohort: Cohort, patient: _Patient, dataset: Dataset, file: str)
     for keyword in ("StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime"):
         setattr(dataset, keyword, "235959.5")
         cohort.require("text_retained", file, keyword, value="235959.5")
-    dataset.PatientBirthDate = "19280101"
-    cohort.require("text_removed", file, "PatientBirthDate", value="19280101")
+    dataset.PatientBirthDate = BIRTH_DATE
+    cohort.require("text_removed", file, "PatientBirthDate", value=BIRTH_DATE)
     dataset.PatientAge = "091Y"
     cohort.require("text_removed", file, "PatientAge", value="091Y")
 
@@ -242,6 +243,8 @@ def _plant_names(cohort: Cohort, patient: _Patient, dataset: Dataset, file: str)
         text = patient.text(form)
         setattr(dataset, keyword, text)
         cohort.require("text_removed", file, keyword, value=patient.words[0])
+        for digits in ("12/03", "030", "555"):
+            cohort.require("text_removed", file, keyword, value=digits)
         for words in kept:
             cohort.require("text_retained", file, keyword, value=words)
 
@@ -348,6 +351,13 @@ def _item(kind: str, code: str, meaning: str, **values: Any) -> Dataset:
     return item
 
 
+def _years(number: int) -> Dataset:
+    measured, unit = Dataset(), Dataset()
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "a", "UCUM", "year"
+    measured.NumericValue, measured.MeasurementUnitsCodeSequence = str(number), [unit]
+    return measured
+
+
 def _write_report(cohort: Cohort, patient: _Patient) -> None:
     file = f"{patient.patient_id}/report.dcm"
     dataset = _common(cohort, patient, file, "SR", BasicTextSRStorage, 30)
@@ -365,7 +375,11 @@ def _write_report(cohort: Cohort, patient: _Patient) -> None:
         _item("TEXT", "121071", "Finding", TextValue=finding),
         _item("PNAME", "121008", "Person Observer Name", PersonName=patient.text("{outsider}^Olga")),
         _item("UIDREF", "121231", "Ending Position of Source of Measurement", UID=uid),
+        _item("DATE", "121031", "Subject Birth Date", Date=BIRTH_DATE),
+        _item("NUM", "121033", "Subject Age", MeasuredValueSequence=[_years(97)]),
+        _item("NUM", "121206", "Distance", MeasuredValueSequence=[_years(93)]),
     ]
+    cohort.require("text_removed", file, "ContentSequence", value=BIRTH_DATE)
     names = [element.TextValue for element in dataset.ContentSequence[:1]]
     assert patient.words[0] in names[0]
     cohort.require("tag_retained", file, "ContentSequence")

@@ -20,14 +20,15 @@ from pipeline.cli import main
 from pipeline.core.artefacts import read_table
 from pipeline.core.records import Finding, OriginalName, PseudonymLink, ReceiptLine
 from pipeline.dicom.deidentification.dates import moved
-from pipeline.dicom.deidentification.options import method_codes
+from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, method_codes
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_key
-from tests.acceptance.answer_key import ACTIONS, Required, found_at, make_cohort, texts_below
+from tests.acceptance.answer_key import ACTIONS, PEOPLE, Required, found_at, make_cohort, texts_below
 
 OPTIONS = (
     "retain_longitudinal_modified_dates", "retain_patient_characteristics", "retain_safe_private", "clean_descriptors",
     "clean_structured_content", "clean_graphics",
 )  # fmt: skip
+KEEPING = {"text_retained", "tag_retained"}  # what these ask for, the default options need not keep
 ENCODINGS = (
     "utf-8", "latin-1", "utf-16-le", "utf-16-be", "iso8859-5", "iso2022_jp", "shift_jis", "euc_jp", "gb18030", "euc_kr",
 )  # fmt: skip
@@ -37,6 +38,7 @@ class Done:
     """A cohort and what became of it."""
 
     def __init__(self, folder, *options):
+        self.options = options
         with pydicom.config.disable_value_validation():
             self.cohort = make_cohort(folder / "in")
         self.output = folder / "out"
@@ -56,9 +58,9 @@ class Done:
         return self.found.get(self.names.uid(self.cohort.originals[file].SOPInstanceUID), (None, None))[0]
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    return Done(tmp_path_factory.mktemp("answers"), *OPTIONS)
+@pytest.fixture(scope="module", params=[OPTIONS, DEFAULT_OPTIONS], ids=["all that keep", "default"])
+def done(request, tmp_path_factory):
+    return Done(tmp_path_factory.mktemp("answers"), *request.param)
 
 
 def is_done(done: Done, one: Required, seen: dict[str, dict[str, set[str]]]) -> bool:
@@ -99,7 +101,8 @@ def same(value, wanted) -> bool:
 
 def test_the_key_is_met(done):
     seen = defaultdict(lambda: defaultdict(set))
-    outcome = [(one, is_done(done, one, seen)) for one in done.cohort.key]
+    asked = [one for one in done.cohort.key if done.options == OPTIONS or one.action not in KEEPING]
+    outcome = [(one, is_done(done, one, seen)) for one in asked]
     wanted = Counter(one.action for one in done.cohort.key)
     assert set(wanted) == set(ACTIONS)
     assert sum(wanted.values()) > 5000
@@ -122,6 +125,22 @@ def test_dates_are_there_and_intervals_are_exact(done):
         assert found_at(done.result(one.file), one.path) == moved(representation, one.value, shift)
         counted += 1
     assert counted > 100
+
+
+def test_no_report_tells_birth_or_great_age(done):
+    """In items of what concept ever: dates of birth are gone, and no time is longer than 90 years."""
+    reports = 0
+    for file, original in done.cohort.originals.items():
+        if original.Modality != "SR":
+            continue
+        items = done.result(file).ContentSequence
+        born = [item for item in items if item.ValueType == "DATE"]
+        ages = [str(value.NumericValue) for item in items for value in item.get("MeasuredValueSequence", [])]
+        is_kept = "clean_structured_content" in done.options
+        assert [item.Date for item in born] == ([] if is_kept else ["19000101"])
+        assert ages == (["90", "90"] if is_kept else [])
+        reports += 1
+    assert reports == len(PEOPLE)
 
 
 def test_every_file_is_written_or_counted(done):
@@ -162,7 +181,7 @@ def test_the_search_would_find_what_is_there(done):
 
 
 def test_files_say_what_was_done(done):
-    codes = [code.value for code in method_codes(OPTIONS)]
+    codes = [code.value for code in method_codes(done.options)]
     for one, path in done.found.values():
         assert one.PatientIdentityRemoved == "YES"
         assert one.LongitudinalTemporalInformationModified == "MODIFIED"

@@ -30,7 +30,8 @@ from pipeline.core.records import Instance
 from pipeline.dicom.decoding.pixel_format import PixelElement
 from pipeline.dicom.decoding.pixels import read_pixels
 from pipeline.dicom.deidentification.blanking import blanked, mask_of, rectangles_of
-from pipeline.dicom.deidentification.burned_in import Screen, image_regions
+from pipeline.dicom.deidentification.burned_in import Screen, image_regions, is_looked_at, needed_looks
+from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, Rectangle
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.rewriting import Rewriter
@@ -76,12 +77,12 @@ def rule_for(dataset, **changes):
     )
 
 
-def clean(tmp_path, source, *rules):
+def clean(tmp_path, source, *rules, options=DEFAULT_OPTIONS):
     """De-identify one file; give the result, and what was written (or None)."""
     instance = read_header(source, source.name, modalities=("CR", "CT", "US", "SC", "OT"), largest_bytes=LIMIT)
     assert isinstance(instance, Instance), instance
     instances = instance.expanded() if hasattr(instance, "expanded") else [instance]
-    found = Rewriter(source.parent, tmp_path / "target", NAMES, 3650, Screen(rules))(instances)
+    found = Rewriter(source.parent, tmp_path / "target", NAMES, 3650, Screen(rules), frozenset(options))(instances)
     files = sorted((tmp_path / "target").rglob("*.dcm"))
     if isinstance(found, str):
         assert not files
@@ -302,7 +303,8 @@ def test_loops_of_several_frames_are_blanked_as_a_whole(tmp_path, syntax, is_col
     assert len(np.unique(new[:, mask])) == 1
 
 
-def test_overlays_go_with_the_text(tmp_path):
+@pytest.mark.parametrize("options", [DEFAULT_OPTIONS, (*DEFAULT_OPTIONS, "clean_graphics")])
+def test_overlays_go_with_the_text(tmp_path, options):
     """Bits that store no value may hold an overlay; planes of their own are never copied."""
     hidden = np.zeros((33, 36), np.uint16)
     hidden[20:27, 2:32][CANARY] = 1 << 12
@@ -310,9 +312,11 @@ def test_overlays_go_with_the_text(tmp_path):
     dataset.add_new(0x60000102, "US", 12)
     dataset.add_new(0x60020010, "US", 33)
     dataset.add_new(0x60023000, "OW", bytes(150))
+    dataset.add_new(0x60220040, "CS", "R")  # of a group that is not the standard's
+    dataset.add_new(0x60223000, "OW", bytes(150))
     path = write(tmp_path / "source" / "a.dcm", dataset)
-    assert clean(tmp_path, path) == ("PIXELS_MAY_IDENTIFY", None)
-    _, after = clean(tmp_path, path, rule_for(dataset))
+    assert clean(tmp_path, path, options=options) == ("PIXELS_MAY_IDENTIFY", None)
+    _, after = clean(tmp_path, path, rule_for(dataset), options=options)
     words = np.frombuffer(after.PixelData, "<u2")
     assert words.max() < 1 << 12
     assert not [element for element in after if element.tag.group >> 8 == 0x60]
@@ -463,10 +467,19 @@ def test_pictures_without_text_are_not_remarked_on(tmp_path):
     assert found.characters == 0
 
 
-@pytest.mark.parametrize(("number", "is_looked_at"), [(1, True), (9, True), (2, False), (8, False), (None, True)])
-def test_every_eighth_slice_is_looked_at(tmp_path, number, is_looked_at):
+@pytest.mark.parametrize(("number", "is_seen"), [(1, True), (9, True), (2, False), (8, False), (None, True)])
+def test_every_eighth_slice_is_looked_at(tmp_path, number, is_seen):
     banner = written_into(200, "MILLER ANN 48213", Modality="CT", InstanceNumber=number)
-    assert (look(tmp_path, banner) == "BURNED_IN_TEXT_SUSPECTED") == is_looked_at
+    assert (look(tmp_path, banner) == "BURNED_IN_TEXT_SUSPECTED") == is_seen
+
+
+@given(st.lists(st.none() | st.integers(0, 40), max_size=40))
+def test_no_volume_goes_unseen(numbers):
+    chosen = needed_looks(numbers)
+    assert bool(chosen) != (not numbers or any(map(is_looked_at, numbers)))
+    if chosen:
+        by_number = sorted(numbers)
+        assert [numbers[place] for place in chosen] == by_number[::8]
 
 
 def test_text_that_a_rule_leaves_is_noted(tmp_path):

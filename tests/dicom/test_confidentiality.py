@@ -223,3 +223,60 @@ def test_the_source_is_not_changed():
     before = dataset.to_json()
     clean(dataset)
     assert dataset.to_json() == before
+
+
+def content_item(kind, code, scheme="DCM", **values):
+    item, name = Dataset(), Dataset()
+    name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = code, scheme, "Subject Age"
+    item.RelationshipType, item.ValueType, item.ConceptNameCodeSequence = "CONTAINS", kind, [name]
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def measured(number, unit):
+    value, code = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = unit, "UCUM", "unit"
+    value.NumericValue, value.FloatingPointValue, value.MeasurementUnitsCodeSequence = number, float(number), [code]
+    return value
+
+
+def report(*items):
+    dataset = ct(PatientBirthDate="19260508", StudyDate="20240301")
+    dataset.SOPClassUID, dataset.ContentSequence = "1.2.840.10008.5.1.4.1.1.88.22", list(items)
+    return dataset
+
+
+@pytest.mark.parametrize("dates", ["retain_longitudinal_full_dates", "retain_longitudinal_modified_dates"])
+def test_content_without_its_option_says_no_date_and_no_number(dates):
+    age = content_item("NUM", "121033", MeasuredValueSequence=[measured("97", "a")])
+    born = content_item("DATE", "1", "99LOCAL", Date="19260508")
+    inner = content_item("CONTAINER", "1", "99LOCAL", ContentSequence=[born], ContinuityOfContent="SEPARATE")
+    kept_age, container = clean(report(age, inner), options=(dates,)).ContentSequence
+    assert len(kept_age.MeasuredValueSequence) == 0
+    assert container.ContentSequence[0].Date == "19000101"
+    assert (kept_age.ValueType, kept_age.RelationshipType) == ("NUM", "CONTAINS")
+    assert container.ContinuityOfContent == "SEPARATE"
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "concept", "kept"),
+    [
+        ("97", "a", ("121033", "DCM"), ["90"]), ("89", "a", ("121033", "DCM"), ["89"]),
+        ("97", "a", ("7", "99LOCAL"), ["90"]), ("1164", "mo", ("121033", "DCM"), ["1080"]),
+        ("1000", "mo", ("121033", "DCM"), ["1000"]), ("97", "1", ("30525-0", "LN"), []),
+        ("97", "mm", ("7", "LN"), ["97"]),
+    ],
+)  # fmt: skip
+def test_ages_in_content_are_limited(number, unit, concept, kept):
+    options = ("retain_patient_characteristics", "clean_structured_content", "retain_longitudinal_full_dates")
+    source = report(
+        content_item("NUM", *concept, MeasuredValueSequence=[measured(number, unit)]),
+        content_item("DATE", "121031", Date="19260508"),
+        content_item("TEXT", "121031", TextValue="born 8 5 26"),
+        content_item("DATE", "21112-8", "LN", Date="19260508"),
+    )
+    (item,) = clean(source, options=options).ContentSequence
+    assert [str(one.NumericValue) for one in item.MeasuredValueSequence] == kept
+    assert all("FloatingPointValue" not in one or unit == "mm" for one in item.MeasuredValueSequence)
+    assert source.ContentSequence[0].MeasuredValueSequence[0].NumericValue == int(number)

@@ -2,8 +2,8 @@ import pydicom
 import pytest
 
 from pipeline.dicom.decoding.pixel_format import pixel_element
-from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header
-from pipeline.dicom.reading.files import opened, read_elements
+from pipeline.dicom.deidentification.encoding import encoded_file, encoded_header, encoded_meta
+from pipeline.dicom.reading.files import FileFault, opened, read_elements
 from pipeline.dicom.reading.quiet import quiet
 from tests.dicom.samples import LIMIT, SYNTAXES, ct, with_pixels, write
 
@@ -26,3 +26,11 @@ def test_pydicom_reads_what_is_encoded(tmp_path, syntax):
     assert after.file_meta.TransferSyntaxUID == SYNTAXES[syntax]
     assert (after.pixel_array == before.pixel_array).all()
     assert (tmp_path / "b.dcm").stat().st_size % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "syntax"), [("", "1.2.840.10008.1.2.1"), ("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5")]
+)
+def test_no_file_without_a_class_or_in_an_unknown_syntax(sop_class, syntax):
+    with pytest.raises(FileFault):
+        encoded_meta(sop_class, "2.25.1", syntax)

@@ -173,7 +173,10 @@ def test_pixels_are_not_touched(tmp_path, syntax):
     _, _, new = rewrite(tmp_path, with_pixels(ct(RescaleSlope="1", RescaleIntercept="-1024")), syntax=syntax)
     old = tmp_path / "source" / "a.dcm"
     before, after = pydicom.dcmread(old), pydicom.dcmread(new)
-    assert after.PixelData == before.PixelData
+    if syntax == "JPEG 2000":  # whose encoder writes a comment
+        assert len(after.PixelData) == len(before.PixelData)
+    else:
+        assert after.PixelData == before.PixelData
     assert after["PixelData"].VR == before["PixelData"].VR
     assert after.file_meta.TransferSyntaxUID == before.file_meta.TransferSyntaxUID == SYNTAXES[syntax]
     first, second = read_pixels(old), read_pixels(new)
@@ -251,7 +254,7 @@ def test_hazards_write_nothing(tmp_path, elements, code):
     assert code in REASONS
 
 
-def test_a_comment_in_a_codestream_is_found(tmp_path):
+def test_a_comment_in_a_codestream_is_emptied(tmp_path):
     root = tmp_path / "source"
     path = write(root / "a.dcm", with_pixels(radiograph()), syntax="JPEG 2000")
     data = path.read_bytes()
@@ -260,7 +263,10 @@ def test_a_comment_in_a_codestream_is_found(tmp_path):
     comment = struct.pack(">HHH", 0xFF64, 4 + 10, 1) + b"MUSTERMANN"
     codestream = data[start:at] + comment + data[at:-8]
     path.write_bytes(data[: start - 4] + struct.pack("<L", len(codestream)) + codestream + data[-8:])
-    assert rewritten(root, tmp_path, index(root, path)) == FAILED
+    result = rewritten(root, tmp_path, index(root, path))
+    new = tmp_path / "target" / result.series_uid / f"{result.sop_uid}.dcm"
+    assert b"MUSTERMANN" not in new.read_bytes()
+    np.testing.assert_array_equal(read_pixels(new).values, read_pixels(path).values)
 
 
 @pytest.mark.parametrize("change", ["content", "size", "gone", "link", "folder link"])

@@ -1,4 +1,5 @@
 import stat
+from collections import Counter
 from datetime import date
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.stages import deidentify as module
 from pipeline.stages.deidentify import deidentify
 from pipeline.stages.ingest import ingest
 from tests.dicom.samples import PIXELS, ct, radiograph, with_pixels, write
+from tests.dicom.test_burned_in import written_into
 
 
 def scan(root, result):
@@ -154,6 +156,27 @@ def test_what_a_rule_blanks_is_counted_and_recorded(archive, tmp_path, capsys):
         found = pydicom.dcmread(path)
         assert (found.get("BurnedInAnnotation") == "NO") == (found.SOPInstanceUID in {one.sop_uid for one in rows})
         assert (np.ptp(found.pixel_array[30:]) == 0) == (found.Modality == "CR")
+
+
+@pytest.mark.parametrize("numbers", [[2], range(2, 24, 2)])
+def test_a_volume_is_looked_at_whatever_its_numbers(archive, tmp_path, numbers):
+    for number in numbers:
+        uids = {"StudyInstanceUID": "1.2.9", "SeriesInstanceUID": "1.2.9.1", "SOPInstanceUID": f"1.2.9.1.{number}"}
+        place = {"ImagePositionPatient": [0, 0, 2.5 * number], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        whole = ct(PatientID="PID-9", InstanceNumber=number, **uids, **place)
+        banner = written_into(200, "MILLER ANN 48213")
+        whole.Rows, whole.Columns = 200, 200
+        write(
+            archive / f"9-{number}.dcm",
+            with_pixels(whole, np.frombuffer(banner.PixelData, np.uint16).reshape(200, 200)),
+        )
+    scan(archive, tmp_path / "result")
+    rewrite(archive, tmp_path / "result")
+    codes = Counter(one.code for one in read_table(tmp_path / "result" / "quarantine.tsv", Finding))
+    assert codes["BURNED_IN_TEXT_SUSPECTED"] == -(-len(numbers) // 8)
+    assert codes["SERIES_INCOMPLETE"] == len(numbers) - codes["BURNED_IN_TEXT_SUSPECTED"]
+    patients = {one.patient for one in read_table(tmp_path / "result" / "series.tsv", Series)}
+    assert len(patients) == 3
 
 
 def test_no_identifier_leaves_the_restricted_folder(archive, tmp_path, capsys, recwarn):

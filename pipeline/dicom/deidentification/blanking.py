@@ -45,7 +45,9 @@ _LOSSY_METHODS = {
     JPEG2000: "ISO_15444_1",
     HTJ2K: "ISO_15444_15",
 }
-_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+_OVERLAY_GROUPS = range(0x6000, 0x6100, 2)  # PS3.5, 7.6, knows sixteen; files of the past may hold more
+# Of pixels as they were, and of their fragments.
+_OUTDATED = ("SmallestImagePixelValue", "LargestImagePixelValue", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
 def mask_of(rectangles: Iterable[Rectangle], rows: int, columns: int) -> Mask:
@@ -206,7 +208,7 @@ def _header(single: Single, photometric: str, samples: int) -> Dataset:
     for element in single.header.values():
         if element.tag.group not in _OVERLAY_GROUPS:
             header[element.tag] = element
-    for keyword in ("SmallestImagePixelValue", "LargestImagePixelValue"):
+    for keyword in _OUTDATED:
         if keyword in header:
             del header[keyword]
     set_element(header, "PhotometricInterpretation", photometric)

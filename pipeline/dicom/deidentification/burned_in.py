@@ -5,13 +5,13 @@ References
 DICOM PS3.15, section E.3.1 (Clean Pixel Data Option); PS3.3, section C.8.5.5 (US Region Calibration Module).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 
 from pipeline.dicom.decoding.pixel_format import PIXEL_FORMAT_KEYWORDS
 from pipeline.dicom.deidentification.blanking import Mask, blanked, mask_of, pictures, rectangles_of
@@ -132,6 +132,29 @@ def is_looked_at(slice_number: int | None) -> bool:
     return slice_number is None or slice_number % _EVERY_SLICE == 1
 
 
+def needed_looks(numbers: Sequence[int | None]) -> list[int]:
+    """Choose slices of a volume that are to be looked at although their numbers do not say so.
+
+    Numbers need not hold one by which a slice is looked at: those of one echo of two, a single key slice, a stack that
+    was cut out of a longer one.
+
+    Parameters
+    ----------
+    numbers
+        Of all slices of the volume that are there; None for a slice without one.
+
+    Returns
+    -------
+    list
+        Places in `numbers`: of every eighth slice in the order of the numbers, from the first one; none if one of the
+        slices is looked at by its number.
+    """
+    known = [number for number in numbers if number is not None and not is_looked_at(number)]
+    if len(known) < len(numbers):
+        return []
+    return sorted(range(len(known)), key=known.__getitem__)[::_EVERY_SLICE]
+
+
 def suspected_characters(single: Single) -> int:
     """Count the characters that the detector sees in an image, in the frame with the most; 0 if there are few."""
     frames = pictures(single)[:: _EVERY_SLICE if single.frames_are_slices else 1]
@@ -174,7 +197,7 @@ def declare(result: Dataset, screened_image: Screened) -> None:
         item.CodeValue, item.CodeMeaning = CLEANED_CODE
         item.CodingSchemeDesignator = "DCM"
         # An element of its own: the one that is there is shared by all files.
-        codes = Sequence([*result.DeidentificationMethodCodeSequence, item])
+        codes = Items([*result.DeidentificationMethodCodeSequence, item])
         set_element(result, "DeidentificationMethodCodeSequence", codes)
 
 

@@ -17,7 +17,7 @@ PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 LAST_GROUP = 0x7FE0
 # What is done, in words; the receipt counts by them.
 ACTIONS = {
-    "number": "kept if it is a number and not the patient's, else removed",
+    "number": "kept if it is a number, no day of a calendar and not the patient's, else removed",
     "vital": "kept if it is a number and not the patient's, else the whole instance is kept out",
     "binary": "kept if no word of the patient's identity stands in it, else removed",
     "terms": "kept if it is one of the listed terms, else emptied",
@@ -41,7 +41,7 @@ ACTIONS = {
     "sequence": "kept; the elements of its items are treated by the same rules",
     "references": "kept, with keyed UIDs",
     "content": "kept item by item, as table E.3.4-1 says for the item's concept",
-    "dummy_sequence": "kept, with a dummy for every text in it",
+    "dummy_sequence": "kept, with a dummy for every text, date of an item and measured value in it",
     "dummy": "replaced by a dummy",
     "empty": "emptied",
     "remove": "removed",
@@ -103,7 +103,15 @@ _DATES = frozenset({"DA", "DT", "TM"})
 _NOTHING_TO_CLEAN = frozenset({"PN", "AE", "UR"})  # names through and through
 _NAMING = frozenset({"retain_device_identity", "retain_institution_identity"})
 _TEXTS = frozenset({"LO", "SH", "LT", "ST", "UC", "UT", "PN", "AE", "UR"})
-_ALIKE = {"term": "empty", "words": "dummy", "code": "dummy", "meaning": "dummy", "technique": "dummy"}
+_ALIKE = {"term": "empty", **dict.fromkeys(("words", "code", "meaning", "technique", "device", "age"), "dummy")}
+# What a content item says (PS3.3, C.17.3 and C.18.1): without its texts and concepts nobody knows what it is about,
+# and it may be a birth date or an age. Measured values may be absent (type 2), dates may not.
+_SAID = {
+    **dict.fromkeys(("Date", "Time", "DateTime", "ReferencedDateTime", "NumericValue"), "dummy"),
+    **dict.fromkeys(("FloatingPointValue", "RationalNumeratorValue", "RationalDenominatorValue"), "remove"),
+    "MeasuredValueSequence": "empty",
+    "GraphicLayer": "term",  # by the same name the layer is listed at the top
+}
 
 
 class Decision(NamedTuple):
@@ -150,7 +158,7 @@ def decision(tag: int, place: Place) -> Decision:
     keyword = keyword_for_tag(tag)
     action = _action(tag, keyword, representation, place)
     if place.is_dummy:
-        action = _ALIKE.get(action, action)
+        action = "remove" if action == "remove" else _SAID.get(keyword, _ALIKE.get(action, action))
     return Decision(action, representation, keyword, defined_terms().get(keyword, frozenset()))
 
 

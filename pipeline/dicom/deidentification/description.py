@@ -71,7 +71,9 @@ def _head(options: frozenset[str]) -> Iterator[str]:
     yield ""
     yield from _wrapped(
         "Preamble and file meta information are written anew; files bear the name of their new UID. Patient name and "
-        "patient ID become one pseudonym. Everything behind the pixel data is left behind."
+        "patient ID become one pseudonym. Everything behind the pixel data is left behind. Within compressed frames "
+        "comments, EXIF data, colour profiles and thumbnails are overwritten with zeros; the picture and all lengths "
+        "stay. Frames whose encoding cannot be followed to its end keep the file out."
     )
     yield ""
 

@@ -10,6 +10,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -18,7 +19,7 @@ from pydicom.uid import (
 
 from pipeline.dicom.decoding.pixel_format import PixelElement
 from pipeline.dicom.deidentification.raw import text_of
-from pipeline.dicom.reading.files import PIXEL_DATA
+from pipeline.dicom.reading.files import PIXEL_DATA, FileFault
 
 # A fixed UUID of this software as a UID (PS3.7, D.3.3.2); it says who wrote a file, nothing else.
 IMPLEMENTATION_CLASS_UID = "2.25.178532741261943090401676036365778147102"
@@ -60,7 +61,16 @@ def encoded_elements(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
 
 
 def encoded_meta(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Encode preamble and file meta information, which is always explicit little endian (PS3.10, section 7.1)."""
+    """Encode preamble and file meta information, which is always explicit little endian (PS3.10, section 7.1).
+
+    Raises
+    ------
+    FileFault
+        ``DEIDENTIFICATION_FAILED`` without a SOP class (those of a maker go with all that is private), which every
+        file must have, and for a transfer syntax that is not the standard's: whoever wrote it, it would be copied.
+    """
+    if not sop_class_uid or UID(transfer_syntax_uid).type != "Transfer Syntax":
+        raise FileFault("DEIDENTIFICATION_FAILED")
     form = _form(ExplicitVRLittleEndian)
     rest = b"".join(
         form.framed(0x0002, number, representation, value)

@@ -1,6 +1,7 @@
 """File rewriting: what the rewriters of a study and of a folder have in common."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -8,9 +9,10 @@ from typing import TypeVar
 from pydicom.dataset import Dataset
 
 from pipeline.core.artefacts import write_parts
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import ArtefactError, PipelineError
 from pipeline.dicom.decoding.pixel_format import PixelElement
 from pipeline.dicom.deidentification.burned_in import Screen
+from pipeline.dicom.deidentification.codestreams import without_comments
 from pipeline.dicom.deidentification.encoding import encoded_file
 from pipeline.dicom.deidentification.leaks import Tokens
 from pipeline.dicom.deidentification.new_headers import FAILED, NewHeader, new_header, refuse_comments
@@ -81,6 +83,22 @@ class FileRewriter:
         except Exception:  # noqa: BLE001  whatever goes wrong with one file, the file stays behind and is counted
             return FAILED
 
+    def remove(self, path: Path) -> None:
+        """Remove a file that was written; a folder that it leaves empty goes with it.
+
+        Raises
+        ------
+        ArtefactError
+            If it cannot be removed.
+        """
+        try:
+            path.unlink()
+        except OSError as error:
+            what = f"cannot remove a file ({error.strerror})"
+            raise ArtefactError(what, where=str(path), remedy="check the permissions") from error
+        with suppress(OSError):  # it holds others
+            path.parent.rmdir()
+
     def new_header(
         self,
         found: Dataset,
@@ -101,15 +119,16 @@ class FileRewriter:
         place: PixelElement | None,
         pixels: bytes | memoryview,
     ) -> None:
-        """Write a file, unless a comment in its compressed pixels names the patient.
+        """Write a file, without the comments in its compressed pixels.
 
         Raises
         ------
         FileFault
-            ``DEIDENTIFICATION_FAILED``.
+            ``DEIDENTIFICATION_FAILED`` if the pixels may hold texts that cannot be told from the picture.
         ArtefactError
             If the target cannot be written.
         """
         if place is not None and place.is_encapsulated:
+            pixels = without_comments(pixels, transfer_syntax_uid)
             refuse_comments(pixels, tokens)
         write_parts(path, encoded_file(header.encoded, transfer_syntax_uid, place, pixels))

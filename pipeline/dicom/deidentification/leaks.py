@@ -86,7 +86,8 @@ class Tokens:
 
     def is_number(self, text: str) -> bool:
         """Tell whether a text is one of the words and a whole number of some length."""
-        plain = text.strip().lstrip("+")
+        whole, _, rest = text.strip().lstrip("+").partition(".")
+        plain = whole if not rest.strip("0") else ""
         return plain.isdecimal() and len(plain) >= _SHORTEST_NUMBER and plain in self.words
 
     def long_in_bytes(self, data: bytes, fixed_words: str = "") -> bool:

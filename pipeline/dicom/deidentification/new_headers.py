@@ -20,7 +20,7 @@ from pipeline.dicom.reading.files import FileFault
 FAILED = "DEIDENTIFICATION_FAILED"
 STUDY_UID = 0x0020000D
 NAMING_UIDS = (STUDY_UID, 0x0020000E, 0x00080018)  # of study, series and object
-# Comments of a compressed image stand in front of its data or behind them. Short words turn up there by chance.
+# What `codestreams` may have missed would stand in front of the data or behind them. Short words turn up by chance.
 _CODESTREAM_ENDS_BYTES = 1 << 16
 
 
@@ -96,7 +96,7 @@ def _refuse_leaks(outcome: Outcome, tokens: Tokens, options: frozenset[str]) -> 
 
 
 def refuse_comments(codestream: bytes | memoryview, tokens: Tokens) -> None:
-    """Search the ends of compressed pixels, where encoders leave comments.
+    """Search the ends of compressed pixels, whose comments have been emptied, once more.
 
     Raises
     ------

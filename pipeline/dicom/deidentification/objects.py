@@ -34,14 +34,14 @@ from pipeline.dicom.deidentification.new_headers import FAILED, NAMING_UIDS, New
 from pipeline.dicom.deidentification.options import MODIFIED_DATES
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
-from pipeline.dicom.deidentification.raw import copied
+from pipeline.dicom.deidentification.raw import copied, text_of
 from pipeline.dicom.deidentification.recurring import patient_id_of, recurring
 from pipeline.dicom.deidentification.splitting import Single
 from pipeline.dicom.reading import elements
 from pipeline.dicom.reading.files import INFLATION_ROOM_BYTES, LARGEST_PIXEL_BYTES, FileFault, Slot, Source, opened
 from pipeline.dicom.reading.paths import from_text
 from pipeline.dicom.slices.frames import CLASSIC
-from pipeline.dicom.slices.headers import SLICE_MODALITIES
+from pipeline.dicom.slices.headers import SLICE_MODALITIES, parsed_date
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _SOP_CLASS = 0x00080016
@@ -54,6 +54,9 @@ _WHOLE_NUMBER = re.compile(r"\d{1,9}")
 _NO_SLICES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SECONDARY"})  # of Image Type: look at them all
 _MOST_REMEMBERED = 10_000
 _HARMLESS: set[tuple[object, ...]] = set()
+_PERSON_TAGS = (Tag(0x00080005), Tag(0x00100021), Tag(0x00100030), Tag(0x00100040))  # with the character set
+_SEXES = frozenset({"M", "F"})
+_PEOPLE: dict[tuple[object, ...], "Person"] = {}
 
 
 class Original(NamedTuple):
@@ -62,6 +65,17 @@ class Original(NamedTuple):
     kind: str  # "PatientID", or the keyword of a UID
     original: str
     pseudonym: str
+
+
+class Person(NamedTuple):
+    """What tells two people under one Patient ID apart; empty where the file does not say; it identifies."""
+
+    issuer: str  # letters and digits of it, in lower case: spellings vary
+    birth_date: str
+    sex: str
+
+
+_NOBODY = Person("", "", "")
 
 
 @dataclass(frozen=True)
@@ -74,10 +88,12 @@ class WrittenObject:
     counts: tuple[tuple[int, str, int], ...]
     sop_uid: str
     series_uid: str
-    is_slice: bool = False  # of a volume, so that only some of its neighbours have been looked at
+    volume: str = ""  # keyed UID of the series if it is a slice, so that only some of its neighbours are looked at
+    slice_number: int | None = None  # of a slice
     rule: str = ""  # by which pixels were blanked
     blanked: tuple[Rectangle, ...] = ()
     characters: int = 0  # about how many are suspected in the pixels
+    person: Person = _NOBODY
 
 
 @dataclass(frozen=True)
@@ -89,9 +105,12 @@ class ObjectRewriter(FileRewriter):
     may_decode
         Whether compressed pixels are decoded where they must be looked at; without it such a file is refused with
         `NEEDS_DECODER`. What a decoder does with a hostile file should cost no more than the process it is in.
+    looks_at_all
+        Whether slices of volumes are looked at whatever their numbers.
     """
 
     may_decode: bool = False
+    looks_at_all: bool = False
 
     def __call__(self, path: str) -> WrittenObject | str:
         """De-identify one file, named by its path below the source (as `reading.paths.as_text` writes it).
@@ -99,8 +118,8 @@ class ObjectRewriter(FileRewriter):
         Returns
         -------
         WrittenObject | str
-            What was written, or the reason code why nothing was: a `Refusal` that names the new series if it is a slice
-            that its pixels keep out.
+            What was written, or the reason code why nothing was: a `Refusal` that names the volume (as in
+            `WrittenObject.volume`) if it is a slice that its pixels keep out.
 
         Raises
         ------
@@ -115,16 +134,17 @@ class ObjectRewriter(FileRewriter):
             place = _pixels(file)
             *before, sop_class = found.uids((*NAMING_UIDS, _SOP_CLASS))
             if place is None:
-                return self._write(found, file, None, None, before, sop_class)
+                return replace(self._write(found, file, None, None, before, sop_class), person=person_of(found))
             number = slice_number(found)
             try:
-                image = self._screened(found, file, place, number)
+                image = self._screened(found, file, place, None if self.looks_at_all else number)
             except FileFault as fault:
                 if number is not None and fault.code in {*REFUSALS, NEEDS_DECODER}:
-                    raise FileFault(fault.code, self._slot(before)) from None
+                    raise FileFault(fault.code, Slot(self._volume(before), "")) from None
                 raise
             written = self._write(found, file, place, image, before, sop_class)
-            return written if number is None else replace(written, is_slice=True)
+            written = replace(written, person=person_of(found))
+            return written if number is None else replace(written, volume=self._volume(before), slice_number=number)
 
     def _screened(self, found: FoundHeader, file: Source, place: PixelElement, number: int | None) -> Screened | None:
         """Look at pixels, or clean them; None if those of a slice like others that passed need no look."""
@@ -173,7 +193,7 @@ class ObjectRewriter(FileRewriter):
         if image is None:
             return WrittenObject(name, owner[0], originals, header.counts, sop, series)
         marks = image.rule_name, image.rectangles, image.characters
-        return WrittenObject(name, owner[0], originals, header.counts, sop, series, False, *marks)
+        return WrittenObject(name, owner[0], originals, header.counts, sop, series, "", None, *marks)
 
     def _header(self, found: FoundHeader, syntax: str) -> tuple[NewHeader, tuple[str, Tokens]]:
         """Make a new header, out of what recurs if there is that."""
@@ -189,10 +209,9 @@ class ObjectRewriter(FileRewriter):
     def _owner(self, found: Dataset) -> tuple[str, Tokens]:
         return patient_id_of(found), identity_tokens(found, self.options)
 
-    def _slot(self, before: Sequence[str]) -> Slot:
-        """Name the series of a slice that is kept out, as it would be called."""
-        series = before[1] if "retain_uids" in self.options else self.pseudonyms.uid(before[1])
-        return Slot(series, "")
+    def _volume(self, before: Sequence[str]) -> str:
+        """Name the series of a slice by the key, whatever becomes of its UID under the options."""
+        return self.pseudonyms.uid(before[1])
 
     def _originals(self, patient_id: str, before: Sequence[str], after: Sequence[str]) -> tuple[Original, ...]:
         patient = Original("PatientID", patient_id, _patient(self.pseudonyms, patient_id))
@@ -207,6 +226,18 @@ class ObjectRewriter(FileRewriter):
 @lru_cache(maxsize=1000)
 def _patient(pseudonyms: Pseudonyms, patient_id: str) -> str:
     return pseudonyms.patient(patient_id)
+
+
+def person_of(found: FoundHeader) -> Person:
+    """Read what tells two people under one Patient ID apart; an odd value is as good as none."""
+    key = found.values(_PERSON_TAGS)
+    if key not in _PEOPLE:
+        if len(_PEOPLE) >= _MOST_REMEMBERED:
+            _PEOPLE.clear()
+        issuer, born, sex = (text_of(found.part(_PERSON_TAGS), tag) for tag in _PERSON_TAGS[1:])
+        letters = "".join(filter(str.isalnum, issuer.casefold()))
+        _PEOPLE[key] = Person(letters, born if parsed_date(born) else "", sex.upper() if sex.upper() in _SEXES else "")
+    return _PEOPLE[key]
 
 
 def slice_number(found: FoundHeader) -> int | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from pipeline.core.errors import ArtefactError
 from pipeline.core.records import Instance
 from pipeline.dicom.deidentification.burned_in import REFUSALS, SCREENING_TAGS, declare, screened
 from pipeline.dicom.deidentification.file_rewriting import LARGEST_HEADER_VALUE_BYTES, FileRewriter
@@ -99,12 +98,7 @@ class Rewriter(FileRewriter):
         ArtefactError
             If it cannot be removed.
         """
-        path = self._target(written)
-        try:
-            path.unlink()
-        except OSError as error:
-            what = f"cannot remove a file ({error.strerror})"
-            raise ArtefactError(what, where=str(path), remedy="check the permissions") from error
+        self.remove(self._target(written))
 
     def _target(self, written: Rewritten) -> Path:
         series = f"{written.series_uid}-{written.part}" if written.part else written.series_uid

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.core.records import BlankedRectangle, Finding, Series
 from pipeline.dicom.deidentification.burned_in import SUSPECTED
-from pipeline.dicom.deidentification.objects import WrittenObject
+from pipeline.dicom.deidentification.objects import Person, WrittenObject
 from pipeline.dicom.deidentification.rewriting import Rewritten
 from pipeline.dicom.deidentification.values import OLDEST_SHOWN_YEARS
 from pipeline.dicom.slices.headers import age_years, parsed_date
@@ -48,6 +48,26 @@ def remarks(ordered: Iterable[Rewritten | WrittenObject]) -> Iterator[Finding]:
                 yield Finding(
                     stage="deidentify", unit="instance", unit_id=one.sop_uid, code=code, severity="noted", value=value
                 )
+
+
+def shared_ids(written: Iterable[WrittenObject]) -> list[Finding]:
+    """Note the patients whose files name two issuers of the ID, two birth dates or both sexes.
+
+    They may be several people under one Patient ID, who have got one pseudonym and one shift of dates. An empty value
+    contradicts nothing. The same question as `indexing.consistency` asks of a study.
+    """
+    people: dict[str, set[Person]] = defaultdict(set)
+    for one in written:
+        people[one.originals[0].pseudonym].add(one.person)
+    shared = sorted(patient for patient, seen in people.items() if _are_several(seen))
+    return [
+        Finding(stage="deidentify", unit="patient", unit_id=patient, code="SHARED_PATIENT_ID", severity="noted")
+        for patient in shared
+    ]
+
+
+def _are_several(seen: set[Person]) -> bool:
+    return any(len({*values} - {""}) > 1 for values in zip(*seen, strict=True))
 
 
 def blanked_rectangles(instances: Iterable[Rewritten]) -> Iterator[BlankedRectangle]:

@@ -8,7 +8,7 @@ what is not ASCII is no word of the vocabulary.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 
 from pydicom.uid import UID
 
@@ -16,10 +16,11 @@ from pipeline.dicom.deidentification.dates import DUMMY_DATE, DUMMY_TIME, moved
 from pipeline.dicom.deidentification.decisions import Decision
 from pipeline.dicom.deidentification.leaks import Tokens
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
-from pipeline.dicom.deidentification.words import REMOVED, cleaned, cleaned_term, is_standard_meaning
+from pipeline.dicom.deidentification.words import REMOVED, cleaned, cleaned_term, is_digits, is_standard_meaning
 from pipeline.dicom.reading.files import FileFault
 
 _NUMBER = re.compile(rb" *(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)? *")
+_DATE = re.compile(r"\+?((?:19|20)\d\d)(\d\d)(\d\d)(?:\.0*)?")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,&()/+_-]{0,63}")
 _TECHNIQUE = re.compile(r"(?=.*[*_0-9])\*?[a-z0-9_]{2,16}")
 _CODE = re.compile(r"[A-Za-z0-9.+/%*{}\[\]_-]{1,16}")
@@ -100,7 +101,10 @@ class Values:
         parts = value.rstrip(b" \0").split(b"\\")
         if not all(_NUMBER.fullmatch(part) for part in parts):
             return None
-        return None if any(self.identity.tokens.is_number(part.decode("ascii")) for part in parts) else value
+        texts = [part.decode("ascii") for part in parts]
+        if found.action == "number" and any(map(_is_date, texts)):
+            return None  # and if it is none, its loss changes no pixel
+        return None if any(map(self.identity.tokens.is_number, texts)) else value
 
     def binary(self, value: bytes, found: Decision) -> bytes | None:
         """Keep numbers in binary form, unless somebody wrote a name into them."""
@@ -120,7 +124,7 @@ class Values:
 
     def term(self, value: bytes, found: Decision) -> bytes | None:
         """Keep terms whose words are known."""
-        return _joined([cleaned_term(part, self.identity.tokens.is_word) for part in _texts(value)])
+        return _joined(_ungrouped([cleaned_term(part, self.identity.tokens.is_word) for part in _texts(value)]))
 
     def words(self, value: bytes, found: Decision) -> bytes | None:
         """Keep the words of texts that are known."""
@@ -129,7 +133,7 @@ class Values:
         is_long = found.representation in {"ST", "LT", "UT"}  # where a backslash is a character
         parts = [value.decode("latin-1").rstrip(" \0")] if is_long else _texts(value)
         kept = [cleaned(" ".join(part.split()), self.identity.tokens.is_word) for part in parts]
-        return _joined(kept) or REMOVED.encode()
+        return _joined(_ungrouped(kept)) or REMOVED.encode()
 
     def technique(self, value: bytes, found: Decision) -> bytes | None:
         """Keep names of pulse sequences, which are no words."""
@@ -214,6 +218,21 @@ class Values:
     def name(self, value: bytes, found: Decision) -> bytes | None:
         """Write the pseudonym."""
         return self.pseudonym.encode()
+
+
+def _is_date(text: str) -> bool:
+    """Tell whether a number is a day of the years 1900 to 2099."""
+    match = _DATE.fullmatch(text.strip())
+    try:
+        return match is not None and bool(date(int(match[1]), int(match[2]), int(match[3])))
+    except ValueError:
+        return False
+
+
+def _ungrouped(parts: list[str]) -> list[str]:
+    """Empty the parts that are numbers, if there are several: together they may be a date or a telephone number."""
+    numbers = [part for part in parts if part and is_digits(part)]
+    return [part if len(numbers) < 2 or part not in numbers else "" for part in parts]
 
 
 def _texts(value: bytes) -> list[str]:

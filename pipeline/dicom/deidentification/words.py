@@ -18,6 +18,15 @@ _NUMBER = re.compile(r"\d{1,3}(\.\d{1,3})?")
 _CODE = re.compile(r"[A-Za-z]{1,2}\d{1,3}[A-Za-z]{0,2}|\d{1,3}[A-Za-z]{1,2}")
 _NUMBERED = re.compile(r"([a-z]{3,})\d{1,3}")
 _TERM_CODE = re.compile(r"[A-Z]{1,3}|[A-Z]{1,3}\d{1,3}[A-Z]{0,2}|\d{1,3}[A-Z]{0,2}")
+# Dates, telephone and insurance numbers come in groups of a few digits.
+_JOINED = re.compile(r"\d[^A-Za-z0-9]+\d")
+_DECIMAL = re.compile(r"[^A-Za-z0-9]*\d{1,3}[.,]\d{1,3}[^A-Za-z0-9]*")
+_LEVELS = re.compile(r"[^A-Za-z0-9]*[A-Za-z]{1,2}\d{1,2}[/-]\d{1,2}[^A-Za-z0-9]*")  # of the spine: L4/5
+_DIGITS = re.compile(r"[^A-Za-z0-9]*\d+([^A-Za-z0-9]+\d*)*")
+_UNITS = frozenset(
+    ["mm", "cm", "m", "ms", "s", "sec", "min", "h", "kv", "kvp", "ma", "mas", "ml", "hz", "t", "deg", "%", "x"]
+)
+_MONTHS = frozenset(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"])
 # Behind these comes a name. MR in capitals is a modality.
 _TITLES = re.compile(
     r"\b(?:Mr|(?i:mrs|ms|miss|dr|drs|doctor|prof|professor|sir|frau|herr|mme|madame|monsieur|sra|senor|senora)"
@@ -69,12 +78,53 @@ def cleaned(text: str, is_name: Callable[[str], bool]) -> str:
     """
     without_names = _TITLES.sub(" ", text)
     chunks = [_cleaned_chunk(chunk, is_name) for chunk in without_names.split(" ")]
-    return _BLANKS.sub(" ", " ".join(filter(None, chunks))).strip(_SEPARATORS)
+    return _BLANKS.sub(" ", " ".join(_without_runs([one for one in chunks if one]))).strip(_SEPARATORS)
+
+
+def is_digits(text: str) -> bool:
+    """Tell whether a text is digits and signs."""
+    return _DIGITS.fullmatch(text) is not None
+
+
+def is_grouped(chunk: str) -> bool:
+    """Tell whether what stands between two blanks has groups of digits as dates and telephone numbers have.
+
+    Examples
+    --------
+    >>> [is_grouped(chunk) for chunk in ("12/03/24", "8-5", "078-05-1120", "2.50", "L4/5", "T2", "512x512")]
+    [True, True, True, False, False, False, False]
+    """
+    if not _JOINED.search(chunk):
+        return False
+    return not (_DECIMAL.fullmatch(chunk) or _LEVELS.fullmatch(chunk))
+
+
+def _without_runs(chunks: list[str]) -> list[str]:
+    """Leave out numbers that follow each other, a unit behind the second of two excepted, and numbers at a month."""
+    kept: list[str] = []
+    start = 0
+    while start < len(chunks):
+        end = start
+        months = 0
+        while end < len(chunks) and (is_digits(chunks[end]) or _is_month(chunks[end])):
+            months += _is_month(chunks[end])
+            end += 1
+        run = chunks[start : max(end, start + 1)]
+        numbers = len(run) - months if end > start else 0
+        is_measured = numbers == 2 and not months and end < len(chunks) and chunks[end].lower() in _UNITS
+        is_harmful = numbers > 1 or (numbers and months)
+        kept += [one for one in run if _is_month(one)] if is_harmful and not is_measured else run
+        start += len(run)
+    return kept
+
+
+def _is_month(chunk: str) -> bool:
+    return chunk.lower().strip(_SEPARATORS) in _MONTHS
 
 
 def _cleaned_chunk(chunk: str, is_name: Callable[[str], bool]) -> str:
     """Clean what stands between two blanks; all of it goes if it is written in other than ASCII letters."""
-    if not (chunk.isascii() and chunk.isprintable()):
+    if not (chunk.isascii() and chunk.isprintable()) or is_grouped(chunk):
         return ""
 
     def kept(match: re.Match[str]) -> str:
@@ -104,6 +154,9 @@ def cleaned_term(text: str, is_name: Callable[[str], bool]) -> str:
     term = text.upper()
     found = _PIECES.findall(term)
     is_plain = len(term) <= 16 and term.isascii() and term.isprintable()
+    chunks = term.split()
+    if any(map(is_grouped, chunks)) or sum(map(is_digits, chunks)) > 1:
+        return ""
     if not is_plain or any(is_name(word.lower()) for word in (*found, term)):
         return ""
     return term if all(_is_known(word.lower()) or _TERM_CODE.fullmatch(word) for word in found) else ""

@@ -1,0 +1,52 @@
+"""Groups of digits in free texts: dates and numbers of people are split into pieces too short to be noticed."""
+
+import pytest
+
+from pipeline.dicom.deidentification.words import cleaned, cleaned_term
+from tests.dicom.samples import ct
+from tests.dicom.test_confidentiality import clean
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("CT chest follow up 12/03/24 prior 08-05-26", "CT chest follow up prior"),
+        ("chest 030 555 123", "chest"),
+        ("chest (030) 555 - 123", "chest"),
+        ("chest 078-05-1120", "chest"),
+        ("chest 8/5", "chest"),
+        ("chest 12 / 03 / 24", "chest"),
+        ("chest 12. 3. 24 left", "chest left"),
+        ("chest 2.50 mm", "chest 2.50 mm"),
+        ("axial 3 5 mm", "axial 3 5 mm"),
+        ("axial 030 555 123 mm", "axial mm"),
+        ("chest 5 mm 3 mm", "chest 5 mm 3 mm"),
+        ("L4/5 T2", "L4/5 T2"),
+    ],
+)
+def test_groups_of_digits_go(text, kept):
+    assert cleaned(text, lambda word: False) == kept
+
+
+def test_days_of_months_go():
+    assert not any(sign.isdigit() for sign in cleaned("chest 12 mar 24", lambda word: False))
+
+
+@pytest.mark.parametrize(
+    ("term", "kept"), [("A 12/03/24", ""), ("A 12_03_24", ""), ("12 03", ""), ("AXIAL 3", "AXIAL 3"), ("M_SE", "M_SE")]
+)
+def test_terms_hold_no_groups_of_digits(term, kept):
+    assert cleaned_term(term, lambda word: False) == kept
+
+
+def test_values_of_several_parts_are_looked_at_together():
+    result = clean(ct(PatientState="030\\555\\123", ScanOptions="12\\03\\24", AcquisitionNumber="19260508"))
+    assert result.PatientState == "REMOVED"
+    assert not result.ScanOptions
+    assert "AcquisitionNumber" not in result
+    kept = clean(ct(AcquisitionNumber="19261350", ScanOptions="HELICAL"))
+    assert (kept.AcquisitionNumber, kept.ScanOptions) == (19261350, "HELICAL")
+
+
+def test_the_patients_number_with_a_point_is_the_patients_number():
+    assert "KVP" not in clean(ct(PatientID="1234567", KVP="1234567.0"))
