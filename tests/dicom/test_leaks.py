@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.dicom.deidentification.leaks import Tokens, identity_tokens
-from tests.dicom.samples import radiograph
+from tests.dicom.samples import ct, radiograph
+from tests.dicom.test_confidentiality import clean
 
 
 def test_words_of_names_numbers_and_uids_are_collected():
@@ -72,3 +73,38 @@ def test_numbers():
     assert not tokens.is_number("1024")  # too short to mean something
     assert not tokens.is_number("482130")
     assert not tokens.is_number("a1")
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("ISO_IR 100", "MÜLLER^JÜRGEN"),
+        ("ISO_IR 100", "GROẞE^X".replace("ẞ", "ß")),
+        ("ISO_IR 144", "ИВАНОВ^ИВАН"),
+        ("ISO_IR 192", "ИВАНОВ^ИВАН"),
+        ("ISO_IR 126", "ΠΑΠΑΔΟΠΟΥΛΟΣ^X"),
+        ("GB18030", "王小东方^小东"),
+    ],
+)
+@pytest.mark.parametrize("case", [str.upper, str.lower, str.title])
+def test_a_name_in_what_an_option_keeps_is_found_in_any_capitals(charset, name, case):
+    family = case(name.split("^")[0])
+    source = ct(PatientName=name, InstitutionName=f"Praxis {family}", InstitutionAddress="Haus Zum Löwen")
+    source.SpecificCharacterSet = charset
+    if charset in {"ISO_IR 144", "ISO_IR 126"}:
+        source.InstitutionAddress = "Haus 5"
+    kept = clean(source, options=("retain_institution_identity",))
+    assert family.casefold() not in kept.InstitutionName.casefold()
+    assert kept.InstitutionAddress == source.InstitutionAddress
+
+
+@pytest.mark.parametrize(("name", "text"), [("LONG-HAND^GRANT", "CT Long Hand Grant"), ("O'CHEST^X", "CT Chest")])
+def test_parts_of_joined_names_are_words(name, text):
+    kept = clean(ct(PatientName=name, StudyDescription=text), options=("clean_descriptors",))
+    assert kept.StudyDescription == "CT"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16-le"])
+@pytest.mark.parametrize("case", [str.upper, str.lower, str.title])
+def test_words_with_accents_are_found_in_bytes_in_any_capitals(encoding, case):
+    assert Tokens(frozenset({"müllerová"})).are_in_bytes(b"\0" + case("müllerová").encode(encoding) + b"\1")

@@ -131,9 +131,9 @@ def _rest() -> Iterator[str]:
     yield from _wrapped(
         f"The vocabulary holds {len(vocabulary())} words: those in the names of DICOM attributes and those of "
         "`vocabulary.tsv`. Numbers of up to three digits and codes of up to two letters and three digits stay beside "
-        "them; longer numbers, words with other letters than A to Z, what follows a title (Mrs, Dr), and every word of "
-        "the patient's, physicians' and operators' names go. What is about to be written is then searched for these "
-        "words once more, and a file in which one is found is kept out."
+        "them; longer numbers, several numbers in a row or joined by signs, words with other letters than A to Z, what "
+        "follows a title (Mrs, Dr), and every word of the patient's, physicians' and operators' names go. What is "
+        "about to be written is then searched for these words once more, and a file in which one is found is kept out."
     )
     yield ""
     yield from _wrapped(

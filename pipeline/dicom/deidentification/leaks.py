@@ -46,6 +46,13 @@ IDENTITY_TAGS = tuple(
 UID_TAGS = tuple(tag for keyword in UID_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
 _MOST_KNOWN = 1000  # studies whose words are remembered
 _KNOWN: dict[tuple[object, ...], tuple[frozenset[str], frozenset[str]]] = {}
+# Of the character sets of DICOM (PS3.3, C.12.1.1.2); what an element's own is, is not asked: a wrong one finds nothing.
+_CODECS = (
+    "utf-8", "latin-1", "iso8859-2", "iso8859-3", "iso8859-4", "iso8859-5", "iso8859-6", "iso8859-7", "iso8859-8",
+    "iso8859-9", "iso8859-15", "tis-620", "shift_jis", "euc_jp", "gb18030", "euc_kr",
+)  # fmt: skip
+_ESCAPES = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
+_JOINTS = re.compile(r"[-'’`._]+")  # of names with several parts
 _SEPARATORS = re.compile(r"[\^=\\\s,;]+")
 
 
@@ -83,6 +90,22 @@ class Tokens:
         """Tell whether a text holds one of the words, whatever the capitals."""
         folded = text.casefold()
         return any(word in folded for word in self.words)
+
+    def are_in_text(self, value: bytes) -> bool:
+        """Tell whether an encoded text holds one of the words or, as a word, a short one, in any character set.
+
+        Examples
+        --------
+        >>> tokens = Tokens(frozenset({"müller", "иванов"}), frozenset({"li"}))
+        >>> [tokens.are_in_text(text.encode("iso8859-5")) for text in ("ИВАНОВ", "Haus Иванов", "Петров")]
+        [True, True, False]
+        >>> [tokens.are_in_text(text.encode("latin-1")) for text in ("Praxis MÜLLER", "Dr LI", "Link")]
+        [True, True, False]
+        """
+        for text in _read_in_all(value):
+            if self.are_in(text) or any(word in self.short_words for word in re.findall(r"\w+", text.casefold())):
+                return True
+        return False
 
     def is_number(self, text: str) -> bool:
         """Tell whether a text is one of the words and a whole number of some length."""
@@ -159,6 +182,7 @@ def _read_words(dataset: Dataset, options: frozenset[str]) -> tuple[frozenset[st
 def _words(names: tuple[str, ...], numbers: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
     """Split names into words; give the long ones, with the numbers, and the short ones."""
     parts = {word.strip(" .\0").casefold() for name in names for word in _SEPARATORS.split(name)}
+    parts |= {part for word in parts for part in _JOINTS.split(word)}
     whole = {number.strip(" .\0").casefold() for number in numbers}
     long = frozenset(word for word in parts | whole if len(word) >= _SHORTEST)
     return long, frozenset(word for word in parts if 1 < len(word) < _SHORTEST)
@@ -177,7 +201,32 @@ def _forms(words: frozenset[str], fixed_words: str, shortest: int = 0) -> tuple[
     )
 
 
+def _read_in_all(value: bytes) -> set[str]:
+    """Read a text in every character set that it may be of."""
+    plain = _ESCAPES.sub(b"", value)
+    if plain == value and value.isascii():
+        return {value.decode("ascii")}
+    found = {data.decode(codec, "ignore") for data in (value, plain) for codec in _CODECS}
+    if plain != value:  # Japanese and Chinese sets of seven bits stand between escape sequences
+        found.add(value.decode("iso2022_jp_2", "ignore"))
+        found.add(value.decode("iso2022_jp_ext", "ignore"))
+    return found
+
+
 def _encodings(word: str) -> set[bytes]:
-    forms = {word.encode("utf-8", "replace"), word.encode("utf-16-le", "replace"), word.encode("utf-16-be", "replace")}
-    latin = word.encode("latin-1", "ignore")
-    return {*forms, latin if len(latin) >= _SHORTEST else b""} - {b""}
+    if not word.isascii():  # capitals with accents are not those of their small letters in bytes
+        cases = {word, word.upper(), word.title()}
+        forms = {form for case in cases for codec in _CODECS if (form := _encoded(case, codec))}
+        forms |= {case.encode(codec, "replace").lower() for case in cases for codec in ("utf-16-le", "utf-16-be")}
+        latin = word.encode("latin-1", "ignore")
+        return {*forms, latin if len(latin) >= _SHORTEST else b""} - {b""}
+    return {word.encode(codec) for codec in ("ascii", "utf-16-le", "utf-16-be")}
+
+
+def _encoded(word: str, codec: str) -> bytes:
+    """Encode a word as the search has it, with ASCII in small letters; empty if a set has not all its characters."""
+    try:
+        form = word.encode(codec).lower()
+    except UnicodeEncodeError:
+        return b""
+    return form if len(form) >= _SHORTEST else b""

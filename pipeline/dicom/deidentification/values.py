@@ -163,7 +163,7 @@ class Values:
     def retained(self, value: bytes, found: Decision) -> bytes | None:
         """Keep a text that an option asks for."""
         tokens = self.identity.tokens
-        return self.words(value, found) if tokens.are_in_bytes(value) else value
+        return self.words(value, found) if tokens.are_in_text(value) or tokens.are_in_bytes(value) else value
 
     def character_set(self, value: bytes, found: Decision) -> bytes | None:
         """Keep names of character sets."""
