@@ -78,6 +78,7 @@ REASONS: dict[str, Reason] = {
         "Pixels that often carry names (ultrasound, secondary capture, photograph), and no rule that covers them.",
         "Check the images and give a rule for them (`deidentify.pixel_rules`, docs/burned-in-text.md).",
     ),
+    "SOUND_RECORDING": Reason("A recording of sound: a voice tells who speaks.", "Nothing; no rule covers voices."),
     "BURNED_IN_TEXT_SUSPECTED": Reason(
         "Something in the pixels looks like lines of text; kept out if it is longer than "
         "`deidentify.tolerated_characters`, else noted.",

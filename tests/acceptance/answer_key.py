@@ -86,7 +86,6 @@ KEPT_NUMBERS = {
     "FrameIncrementPointer": 0x00181063,  # AT
     "ExtendedOffsetTable": bytes(8),  # OV
     "RedPaletteColorLookupTableData": bytes(range(16)),  # OW
-    "ICCProfile": bytes(128),  # OB
     "VectorGridData": bytes(12),  # OF
     "DoubleFloatRealWorldValue": None,
 }
@@ -323,6 +322,8 @@ def _write_image(cohort: Cohort, patient: _Patient, modality: str, sop_class: st
             cohort.require("text_retained", file, keyword, value=list(dataset[keyword].value))
     _plant_values(cohort, dataset, file)
     _plant_depths(cohort, patient, dataset, file)
+    dataset.ICCProfile = patient.text("desc {digits} {outsider}").encode("utf-8").ljust(128, b"\0")
+    cohort.require("text_removed", file, "ICCProfile", value=patient.digits)
     rng = np.random.default_rng([patient.number, series, instance])
     with_pixels(dataset, rng.integers(0, 4096, (33, 36)).astype(np.uint16))
     cohort.require("pixels_retained", file)

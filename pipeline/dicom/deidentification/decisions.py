@@ -89,9 +89,8 @@ _LOST_MEANING = frozenset(
 )
 _BY_REPRESENTATION = {
     **dict.fromkeys(("DS", "IS"), "number"),
-    **dict.fromkeys(
-        ["US", "SS", "UL", "SL", "SV", "UV", "FL", "FD", "AT", "OB", "OD", "OF", "OL", "OV", "OW"], "binary"
-    ),
+    **dict.fromkeys(["US", "SS", "UL", "SL", "SV", "UV", "FL", "FD", "AT"], "binary"),
+    **dict.fromkeys(["OB", "OD", "OF", "OL", "OV", "OW"], "remove"),  # bytes may be anything, but see `_ARRAYS`
     **dict.fromkeys(("LO", "SH", "LT", "ST", "UC", "UT"), "words"),
     "CS": "term",
     "UI": "known_uid",
@@ -99,6 +98,23 @@ _BY_REPRESENTATION = {
     "PN": "empty",  # a name nobody listed
     "AS": "age",
 }
+# What is known to be an array of numbers. Profiles of colours, keys and documents are no such thing.
+_ARRAYS = frozenset(
+    {
+        "AlphaPaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
+        "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
+        "SegmentedAlphaPaletteColorLookupTableData", "BlendingLookupTableData", "ExtendedOffsetTable",
+        "ExtendedOffsetTableLengths", "TwoDimensionalToThreeDimensionalMapData", "VerticesOfThePolygonalOutline",
+        "VectorGridData", "PointCoordinatesData", "DoublePointCoordinatesData", "VectorCoordinateData",
+        "TrianglePointIndexList", "EdgePointIndexList", "VertexPointIndexList", "PrimitivePointIndexList",
+        "LongTrianglePointIndexList", "LongEdgePointIndexList", "LongVertexPointIndexList",
+        "LongPrimitivePointIndexList", "TrackPointIndexList", "AnnotationIndexList", "FloatingPointValues",
+        "RecommendedDisplayCIELabValueList", "UValueData", "VValueData", "WaveformData", "WaveformPaddingValue",
+        "ChannelMinimumValue", "ChannelMaximumValue", "FirstOrderPhaseCorrectionAngle", "SpectroscopyData",
+        "CompensatorProximalThicknessMap", "CompensatorDistalThicknessMap", "BlockEdgeData",
+        "VolumetricCurvePoints", "VolumetricCurveUpDirections",
+    }
+)  # fmt: skip
 _DATES = frozenset({"DA", "DT", "TM"})
 _NOTHING_TO_CLEAN = frozenset({"PN", "AE", "UR"})  # names through and through
 _NAMING = frozenset({"retain_device_identity", "retain_institution_identity"})
@@ -206,7 +222,7 @@ def _plain(code: str, representation: str) -> str:
 def _clean(keyword: str, representation: str) -> str:
     if representation == "SQ":
         return "content" if keyword in {"ContentSequence", "AcquisitionContextSequence"} else "sequence"
-    return _BY_REPRESENTATION.get(representation, "binary")
+    return _BY_REPRESENTATION.get(representation, "binary" if representation == "US or SS" else "remove")
 
 
 def _unlisted(tag: int, keyword: str, representation: str, options: frozenset[str]) -> str:
@@ -221,7 +237,7 @@ def _unlisted(tag: int, keyword: str, representation: str, options: frozenset[st
         return _date(options) or "remove"
     if representation == "UI":
         return "retained_uid" if "retain_uids" in options else "known_uid"
-    if " or " in representation:
+    if keyword in _ARRAYS or representation == "US or SS":
         return "binary"
     return _BY_REPRESENTATION.get(representation, "remove")  # AE, UR, UN
 

@@ -29,7 +29,8 @@ _WIDTH = 118
 _UNLISTED = (
     ("numbers (DS, IS)", "number"),
     ("numbers that give pixels their meaning or place", "vital"),
-    ("numbers in binary form (US, SS, UL, SL, FL, FD, AT, OB, OW and the like)", "binary"),
+    ("numbers in binary form (US, SS, UL, SL, FL, FD, AT), and known arrays of them (palettes, waveforms)", "binary"),
+    ("other bytes (OB, OW, OF and the like: profiles of colours, keys, documents)", "remove"),
     ("coded strings (CS) of which all terms are known", "terms"),
     ("other coded strings (CS)", "term"),
     ("texts (LO, SH, ST, LT, UC, UT)", "words"),

@@ -3,6 +3,7 @@
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    BasicVoiceAudioWaveformStorage,
     BreastProjectionXRayImageStorageForPresentation,
     BreastProjectionXRayImageStorageForProcessing,
     ComputedRadiographyImageStorage,
@@ -13,6 +14,7 @@ from pydicom.uid import (
     DigitalMammographyXRayImageStorageForProcessing,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
+    GeneralAudioWaveformStorage,
     MRImageStorage,
     NuclearMedicineImageStorage,
     PositronEmissionTomographyImageStorage,
@@ -48,6 +50,9 @@ DETECTOR_CLASSES = frozenset(
 )
 _CLASSES = DETECTOR_CLASSES | frozenset(CLASSIC)  # the enhanced ones are like those of single slices
 DETECTOR_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT", "PX", "RF", "RG", "RTIMAGE", "XA"})
+# A voice identifies who speaks, and says what no rule reads.
+SOUND_CLASSES = frozenset({BasicVoiceAudioWaveformStorage, GeneralAudioWaveformStorage})
+SOUND_MODALITY = "AU"
 _SCREEN_WORDS = ("SCREEN", "CAPTURE")
 # One for each of the sixteen overlay planes (PS3.5, section 7.6).
 _OVERLAY_BIT_POSITIONS = frozenset(0x60000102 + (plane << 17) for plane in range(16))

@@ -28,7 +28,7 @@ from pipeline.dicom.deidentification.burned_in import (
 )
 from pipeline.dicom.deidentification.file_rewriting import LARGEST_HEADER_VALUE_BYTES, FileRewriter
 from pipeline.dicom.deidentification.found_headers import FoundHeader, found_header
-from pipeline.dicom.deidentification.hazards import HAZARD_TAGS
+from pipeline.dicom.deidentification.hazards import HAZARD_TAGS, SOUND_CLASSES, SOUND_MODALITY
 from pipeline.dicom.deidentification.leaks import Tokens, identity_tokens
 from pipeline.dicom.deidentification.new_headers import FAILED, NAMING_UIDS, NewHeader
 from pipeline.dicom.deidentification.options import MODIFIED_DATES
@@ -133,6 +133,8 @@ class ObjectRewriter(FileRewriter):
             found = found_header(file, LARGEST_HEADER_VALUE_BYTES)
             place = _pixels(file)
             *before, sop_class = found.uids((*NAMING_UIDS, _SOP_CLASS))
+            if sop_class in SOUND_CLASSES or found.text(_MODALITY) == SOUND_MODALITY:
+                raise FileFault("SOUND_RECORDING")
             if place is None:
                 return replace(self._write(found, file, None, None, before, sop_class), person=person_of(found))
             number = slice_number(found)

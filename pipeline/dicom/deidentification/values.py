@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from itertools import pairwise
 
 from pydicom.uid import UID
 
@@ -41,6 +42,10 @@ PUBLIC_SCHEMES = frozenset(
 OLDEST_SHOWN_YEARS = 89  # ages above it are stated as 90 (US 45 CFR 164.514(b)(2)(i)(C))
 _BACKSLASH = "\\"
 _SHORTEST_WORD_IN_BINARY = 6
+
+# Tables run through all letters, up and down, in single bytes or in every other one; a text goes to and fro in all.
+_TEXT_IN_TABLE = re.compile(rb"[A-Za-z0-9 .,:^/-]{16,}")
+_FEWEST_TURNS = 2
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,19 @@ class Values:
         return None if any(map(self.identity.tokens.is_number, texts)) else value
 
     def binary(self, value: bytes, found: Decision) -> bytes | None:
-        """Keep numbers in binary form, unless somebody wrote a name into them."""
-        return None if len(value) >= _SHORTEST_WORD_IN_BINARY and self.identity.tokens.long_in_bytes(value) else value
+        """Keep numbers in binary form, unless somebody wrote a name into them, or a text into a table."""
+        if len(value) >= _SHORTEST_WORD_IN_BINARY and self.identity.tokens.long_in_bytes(value):
+            return None
+        is_table = found.keyword.endswith(("LookupTableData", "LUTData"))
+        return None if is_table and self._is_text(value) else value
+
+    def _is_text(self, value: bytes) -> bool:
+        """Tell whether a table of numbers holds one of the patient's words, or letters that do not rise and fall."""
+        folded = value.lower()
+        if any(word.encode() in folded for word in self.identity.tokens.words):
+            return True
+        found = (match[0] for match in _TEXT_IN_TABLE.finditer(value))
+        return any(min(_turns(one[0::2]), _turns(one[1::2])) >= _FEWEST_TURNS for one in found)
 
     def vital(self, value: bytes, found: Decision) -> bytes | None:
         """Keep what gives pixels their meaning, or refuse the file."""
@@ -233,6 +249,12 @@ def _ungrouped(parts: list[str]) -> list[str]:
     """Empty the parts that are numbers, if there are several: together they may be a date or a telephone number."""
     numbers = [part for part in parts if part and is_digits(part)]
     return [part if len(numbers) < 2 or part not in numbers else "" for part in parts]
+
+
+def _turns(letters: bytes) -> int:
+    """Count how often a row of numbers turns from rising to falling, or back."""
+    steps = [second > first for first, second in pairwise(letters) if first != second]
+    return sum(first != second for first, second in pairwise(steps))
 
 
 def _texts(value: bytes) -> list[str]:
