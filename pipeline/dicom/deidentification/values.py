@@ -17,7 +17,16 @@ from pipeline.dicom.deidentification.dates import DUMMY_DATE, DUMMY_TIME, moved
 from pipeline.dicom.deidentification.decisions import Decision
 from pipeline.dicom.deidentification.leaks import Tokens
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
-from pipeline.dicom.deidentification.words import REMOVED, cleaned, cleaned_term, is_digits, is_standard_meaning
+from pipeline.dicom.deidentification.words import (
+    REMOVED,
+    cleaned,
+    cleaned_term,
+    is_digits,
+    is_grouped,
+    is_standard_code,
+    is_standard_meaning,
+    vocabulary,
+)
 from pipeline.dicom.reading.files import FileFault
 
 _NUMBER = re.compile(rb" *(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)? *")
@@ -25,6 +34,26 @@ _DATE = re.compile(r"\+?((?:19|20)\d\d)(\d\d)(\d\d)(?:\.0*)?")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,&()/+_-]{0,63}")
 _TECHNIQUE = re.compile(r"(?=.*[*_0-9])\*?[a-z0-9_]{2,16}")
 _CODE = re.compile(r"[A-Za-z0-9.+/%*{}\[\]_-]{1,16}")
+_LONG_NAMES = re.compile(r"[a-z]{4,}")  # shorter ones are no worse than in other terms
+_LONG_LETTERS = re.compile(r"[a-z]{5,}")  # in codes that are no words, letters stand in short runs
+_LONG_STEM = re.compile(r"[a-z]{6,}")  # those of pulse sequences are shorter
+_YEAR_OR_LONG = re.compile(r"(?<!\d)(?:19\d\d|20[0-2]\d)(?!\d)|\d{5}")
+_LONG_NUMBER = re.compile(r"\d{5}")
+_MOST_WORDS_OF_A_MODEL = 4
+_MAKERS = frozenset(
+    {
+        "acuson", "adac", "agfa", "agilent", "aloka", "analogic", "anke", "bruker", "canon", "carestream", "cti",
+        "curvebeam", "del", "dentsply", "drgem", "elekta", "elscint", "eos", "esaote", "fuji", "fujifilm", "ge", "gehc",
+        "giotto", "gmm", "hitachi", "hologic", "ims", "kavo", "kodak", "konica", "lodox", "lorad", "lumisys", "lunar",
+        "marconi", "mediso", "medrad", "metaltronica", "mindray", "minolta", "neurologica", "neusoft", "oldelft",
+        "parascan", "paramed", "perkinelmer", "philips", "picker", "planmeca", "planmed", "pixarray", "prowess",
+        "rayence", "rayscape", "samsung", "sectra", "sedecal", "shimadzu", "siemens", "sirona", "sonosite", "sonoscape",
+        "stephanix", "swissray", "toshiba", "trex", "trixell", "ultrasonix", "synthetic", "phantom", "maker", "other",
+        "device", "healthineers", "healthcare", "medical", "systems", "corporation", "electric", "technologies",
+        "company", "limited", "uih", "varian", "vatech", "vidar", "vieworks", "visage", "wandong", "wisonic", "xograph",
+        "yiso", "zeiss", "ziehm", "zonare",
+    }
+)  # fmt: skip
 _UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 _OFFSET = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
 _OLDEST_YEARS = 130
@@ -154,7 +183,8 @@ class Values:
     def technique(self, value: bytes, found: Decision) -> bytes | None:
         """Keep names of pulse sequences, which are no words."""
         text = value.decode("latin-1").strip(" \0")
-        if _TECHNIQUE.fullmatch(text) and not self.identity.tokens.are_in(text):
+        is_plain = _TECHNIQUE.fullmatch(text) and not (_LONG_STEM.search(text) or _YEAR_OR_LONG.search(text))
+        if is_plain and not self.identity.tokens.are_in(text):
             return value
         return self.words(value, found)
 
@@ -163,13 +193,25 @@ class Values:
         text = value.decode("latin-1").strip(" \0")
         if not text:
             return b""
-        return value if _DEVICE.fullmatch(text) and not self.identity.tokens.are_in(text) else None
+        if not _DEVICE.fullmatch(text) or self.identity.tokens.are_in(text):
+            return None
+        if is_grouped(text.replace(" ", "/")) or _LONG_NUMBER.search(text):
+            return self.words(value, found)
+        if found.keyword != "Manufacturer":  # models have names of all kinds
+            return value if len(text.split()) <= _MOST_WORDS_OF_A_MODEL else self.words(value, found)
+        chunks = text.split()
+        kept = [chunk for chunk in chunks if all(map(_is_of_a_maker, _LONG_NAMES.findall(chunk.lower())))]
+        return value if kept == chunks else (" ".join(kept) or REMOVED).encode()
 
     def code(self, value: bytes, found: Decision) -> bytes | None:
         """Keep codes; whether their scheme is a public one is asked by the walk (see `coding_is_public`)."""
         text = value.decode("latin-1").strip(" \0")
+        if found.keyword == "CodingSchemeVersion" and _is_date(text):
+            return None
         is_plain = _CODE.fullmatch(text) is not None and not self.identity.tokens.are_in(text)
-        return value if is_plain else self.words(value, found)
+        is_short = all(word in vocabulary() for word in _LONG_LETTERS.findall(text.lower()))
+        is_code = is_plain and (is_short or text in PUBLIC_SCHEMES or is_standard_code(text))
+        return value if is_code else self.words(value, found)
 
     def meaning(self, value: bytes, found: Decision) -> bytes | None:
         """Keep meanings of the standard's codes."""
@@ -234,6 +276,10 @@ class Values:
     def name(self, value: bytes, found: Decision) -> bytes | None:
         """Write the pseudonym."""
         return self.pseudonym.encode()
+
+
+def _is_of_a_maker(word: str) -> bool:
+    return word in _MAKERS or word in vocabulary()
 
 
 def _is_date(text: str) -> bool:

@@ -165,3 +165,16 @@ def cleaned_term(text: str, is_name: Callable[[str], bool]) -> str:
 def is_standard_meaning(text: str) -> bool:
     """Tell whether a code meaning is one of the standard's, to the letter but for blanks and signs."""
     return re.sub("[^a-z0-9]", "", text.lower()) in standard_phrases()
+
+
+@cache
+def _standard_codes() -> frozenset[str]:
+    from pydicom.sr.codedict import codes
+
+    schemes = [getattr(codes, name) for name in codes.schemes()]
+    return frozenset(getattr(scheme, word).value for scheme in schemes for word in scheme.dir())
+
+
+def is_standard_code(text: str) -> bool:
+    """Tell whether a code value is one of the standard's."""
+    return text in _standard_codes()
