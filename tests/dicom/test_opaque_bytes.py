@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -58,7 +58,7 @@ def test_only_listed_arrays_stay(representation):
 
 
 @pytest.mark.parametrize("keyword", TABLES)
-@pytest.mark.parametrize("text", [b"SMITH JOHN 1234567..", b"seen by Dr Kowalski on 8 May", b"ab\0\0Smith\0"])
+@pytest.mark.parametrize("text", [b"SMITH JOHN 1234567..", b"seen by Dr Kowalski on 8 May 2024", b"ab\0\0Smith\0"])
 def test_a_table_with_a_text_in_it_keeps_the_file_out(keyword, text):
     dataset = ct(PatientName="SMITH^JOHN", PatientID="1234567")
     table = np.arange(512, dtype="<u2").tobytes()
@@ -68,11 +68,13 @@ def test_a_table_with_a_text_in_it_keeps_the_file_out(keyword, text):
 
 
 @pytest.mark.parametrize("keyword", TABLES)
+@settings(max_examples=200)
+@example(knots=[67, 65, 68, 0], width="u1", scale=1, entries=256)
 @given(
     knots=st.lists(st.integers(0, 255), min_size=2, max_size=5),
     width=st.sampled_from(["u1", "<u2"]),
     scale=st.sampled_from([1, 16, 256, 257]),
-    entries=st.sampled_from([16, 256, 4096, 65536]),
+    entries=st.sampled_from([256, 4096, 65536]),
 )
 def test_tables_that_are_tables_stay(keyword, knots, width, scale, entries):
     """Palettes are straight lines from colour to colour, and look like the alphabet on the way."""

@@ -6,7 +6,7 @@ what is not ASCII is no word of the vocabulary.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import pairwise
@@ -74,7 +74,8 @@ _SHORTEST_WORD_IN_BINARY = 6
 
 # Tables run through all letters, up and down, in single bytes or in every other one; a text goes to and fro in all.
 _TEXT_IN_TABLE = re.compile(rb"[A-Za-z0-9 .,:^/-]{16,}")
-_FEWEST_TURNS = 2
+_PIECE_BYTES, _PIECES_APART_BYTES = 16, 4
+_FEWEST_TURNS = 3  # of every other byte of a piece
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,8 @@ class Values:
         folded = value.lower()
         if any(word.encode() in folded for word in self.identity.tokens.words):
             return True
-        found = (match[0] for match in _TEXT_IN_TABLE.finditer(value))
-        return any(min(_turns(one[0::2]), _turns(one[1::2])) >= _FEWEST_TURNS for one in found)
+        pieces = (piece for match in _TEXT_IN_TABLE.finditer(value) for piece in _pieces(match[0]))
+        return any(min(_turns(one[0::2]), _turns(one[1::2])) >= _FEWEST_TURNS for one in pieces)
 
     def vital(self, value: bytes, found: Decision) -> bytes | None:
         """Keep what gives pixels their meaning, or refuse the file."""
@@ -295,6 +296,12 @@ def _ungrouped(parts: list[str]) -> list[str]:
     """Empty the parts that are numbers, if there are several: together they may be a date or a telephone number."""
     numbers = [part for part in parts if part and is_digits(part)]
     return [part if len(numbers) < 2 or part not in numbers else "" for part in parts]
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """Give overlapping pieces of one length."""
+    for start in range(0, len(text) - _PIECE_BYTES + 1, _PIECES_APART_BYTES):
+        yield text[start : start + _PIECE_BYTES]
 
 
 def _turns(letters: bytes) -> int:
