@@ -7,12 +7,15 @@ standard, not from the program's own tables.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     BasicTextSRStorage,
     ComputedRadiographyImageStorage,
@@ -20,6 +23,7 @@ from pydicom.uid import (
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalXRayImageStorageForPresentation,
     GrayscaleSoftcopyPresentationStateStorage,
+    JPEGBaseline8Bit,
     MRImageStorage,
     PositronEmissionTomographyImageStorage,
     SecondaryCaptureImageStorage,
@@ -161,6 +165,7 @@ def make_cohort(root: Path) -> Cohort:
                 _write_image(cohort, patient, modality, sop_class, index, instance)
         for modality, sop_class in KEPT_OUT.items():
             _write_refused(cohort, patient, modality, sop_class)
+        _write_compressed(cohort, patient)
         _write_report(cohort, patient)
         _write_state(cohort, patient)
     return cohort
@@ -329,6 +334,26 @@ def _write_image(cohort: Cohort, patient: _Patient, modality: str, sop_class: st
     cohort.require("pixels_retained", file)
     syntax = list(SYNTAXES)[(series + instance) % 4]  # native ones: what is compressed, is compared elsewhere
     write(cohort.root / file, dataset, syntax=syntax, preamble=patient.digits.encode().ljust(128, b"\0"))
+
+
+def _write_compressed(cohort: Cohort, patient: _Patient) -> None:
+    """Write a radiograph whose codestream has a comment and EXIF data: the picture stays, they go."""
+    file = f"{patient.patient_id}/compressed.dcm"
+    dataset = _common(cohort, patient, file, "CR", ComputedRadiographyImageStorage, 21)
+    dataset.ImageType, dataset.InstanceNumber = ["ORIGINAL", "PRIMARY"], "1"
+    picture = np.random.default_rng(patient.number).integers(0, 256, (33, 36)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = f"{OUTSIDERS[0]} {patient.digits}"  # image description
+    buffer = BytesIO()
+    comment = patient.text("{first} {outsider} {digits}").encode()
+    Image.fromarray(picture).save(buffer, "JPEG", comment=comment, exif=exif)
+    with_pixels(dataset, picture, bits=8)
+    dataset.PixelData = encapsulate([buffer.getvalue()])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    cohort.require("pixels_retained", file)
+    dataset.save_as(cohort.root / file, enforce_file_format=True)
 
 
 def _write_refused(cohort: Cohort, patient: _Patient, modality: str, sop_class: str) -> None:
