@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -79,6 +79,7 @@ def test_cut_headers_are_declined(tmp_path, undefined):
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.booleans())
+@example(97344, 4, False)  # a character set that is no text
 def test_damaged_headers_are_read_alike_or_declined(tmp_path_factory, seed, flips, undefined):
     data = bytearray(encoded(tmp_path_factory.getbasetemp(), undefined=undefined))
     generator = np.random.default_rng(seed)

@@ -203,7 +203,8 @@ def _at_pixels(found: dict[int, bytes], tag: int, last: int, at: int) -> tuple[d
 
 
 def _checked(found: dict[int, bytes], at: int) -> tuple[dict[int, bytes], int]:
-    if len(found) > _MOST_ELEMENTS:
+    # The value of Specific Character Set begins behind eight bytes in either form.
+    if len(found) > _MOST_ELEMENTS or not found.get(_CHARACTER_SET, b"")[8:].isascii():
         raise DeclinedError
     return found, at
 
