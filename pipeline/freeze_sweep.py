@@ -16,13 +16,13 @@ from pipeline.config import load
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.progress import say
 from pipeline.core.records import FoldRole, Image, Record
-from pipeline.core.states import UNKNOWN, LabelKind, states_of
+from pipeline.core.states import UNKNOWN, LabelKind, truth_of
 from pipeline.evaluation.aggregation import aggregate, group_patients
 from pipeline.evaluation.ranking import equal_weights, rank
 from pipeline.learning.bank.filling import features_of_blocks, fill_bank
 from pipeline.learning.findings import check_states, is_findings
 from pipeline.learning.loop.finetuning import class_weights
-from pipeline.learning.probing.sweep import BlockProbe, ProbeData, candidates, choose_probe, probe_at, probe_logits
+from pipeline.learning.probing.sweep import BlockProbe, ProbeData, best_of, candidates, probe_at, probe_logits
 from pipeline.stages.bank import order_of_study
 
 CHOSEN = "chosen"
@@ -102,15 +102,16 @@ def score_fold(
         If a class or a state is absent from the training part.
     """
     rows = {part: np.array([role.row for role in roles if role.role == part]) for part in ("train", "validation")}
-    truth = {part: _truth([role for role in roles if role.role == part], classes, kind) for part in rows}
+    truth = {part: truth_of([role for role in roles if role.role == part], classes, kind) for part in rows}
     if kind == "findings":
         check_states(truth["train"], truth["validation"], classes, roles[0].fold)
     weights = class_weights(truth["train"], len(classes), balance=balance)
     data = ProbeData(rows["train"], truth["train"], rows["validation"], truth["validation"], weights)
     test = [role for role in roles if role.role == "test"]
-    probes = [(" + ".join(blocks), probe_at(features, blocks, data)) for blocks in candidates(list(features))]
-    probes.append((CHOSEN, choose_probe(features, data)))
-    return [_score(name, probe, features, test, _truth(test, classes, kind)) for name, probe in probes]
+    of_test = truth_of(test, classes, kind)
+    fitted = [probe_at(features, blocks, data) for blocks in candidates(list(features))]
+    probes = [*((" + ".join(probe.blocks), probe) for probe in fitted), (CHOSEN, best_of(fitted))]
+    return [_score(name, probe, features, test, of_test) for name, probe in probes]
 
 
 def in_words(scores: Sequence[BoundaryScore]) -> list[str]:
@@ -137,14 +138,6 @@ def _score(
         patient_auroc=_patient_auroc(logits, [role.patient for role in test], truth),
         note=" + ".join(probe.blocks) if name == CHOSEN else "",
     )
-
-
-def _truth(roles: Sequence[FoldRole], classes: tuple[str, ...], kind: LabelKind) -> NDArray[np.int64]:
-    """Give class indices of shape (images,), or states of findings of shape (images, findings)."""
-    labels = [role.label for role in roles]
-    if kind == "findings":
-        return states_of(labels, classes)
-    return np.array([classes.index(label) for label in labels], dtype=np.int64)
 
 
 def _patient_auroc(logits: NDArray[np.float64], patients: Sequence[str], truth: NDArray[np.int64]) -> float | None:

@@ -15,7 +15,7 @@ from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import ConfigError, PipelineError, TrainingError
 from pipeline.core.progress import say
 from pipeline.core.records import Estimate, FoldRole, Image, Record
-from pipeline.core.states import UNKNOWN, LabelKind, states_of
+from pipeline.core.states import UNKNOWN, LabelKind, truth_of
 from pipeline.learning.bank.filling import features_of_blocks, fill_bank
 from pipeline.learning.probing.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
 from pipeline.learning.weights.loading import places_of
@@ -131,7 +131,7 @@ def score_source(
     seen = [role for role in roles if role.role != "test"]
     groups = np.array([role.group for role in seen])
     found = features[np.array([role.row for role in seen])].astype(np.float64)
-    asked = list(_questions([role.label for role in seen], classes, kind))
+    asked = list(_questions(seen, classes, kind))
     if not asked:
         what = f"no finding is both present and absent in fold {roles[0].fold}"
         raise TrainingError(what, where="rank_sources", remedy="use fewer folds or more patients")
@@ -148,11 +148,14 @@ def score_source(
     )
 
 
-def _questions(labels: Sequence[str], classes: tuple[str, ...], kind: LabelKind) -> list[tuple[np.ndarray, np.ndarray]]:
+def _questions(
+    seen: Sequence[FoldRole], classes: tuple[str, ...], kind: LabelKind
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Give for each question the images of which the answer is known, and the answers as class indices."""
+    truth = truth_of(seen, classes, kind)
     if kind == "classes":
-        return [(np.arange(len(labels)), np.array([classes.index(label) for label in labels]))]
-    columns = [(np.flatnonzero(column != UNKNOWN), column) for column in states_of(labels, classes).T]
+        return [(np.arange(len(seen)), truth)]
+    columns = [(np.flatnonzero(column != UNKNOWN), column) for column in truth.T]
     return [(known, column[known]) for known, column in columns if len(np.unique(column[known])) > 1]
 
 

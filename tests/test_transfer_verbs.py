@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.core.artefacts import read_table, write_table
-from pipeline.core.errors import TrainingError
+from pipeline.core.errors import ArtefactError, TrainingError
 from pipeline.core.records import Estimate, FoldRole
 from pipeline.core.states import ABSENT, PRESENT, UNKNOWN, write_states
 from pipeline.freeze_sweep import BoundaryScore, score_fold
@@ -120,6 +120,14 @@ def test_the_sweep_weights_classes_as_training_does():
     for balance in (True, False):
         losses[balance] = [one.validation_loss for one in score_fold(features, roles, CLASSES, balance=balance)]
     assert losses[True] != losses[False]
+
+
+def test_a_label_that_is_no_class_is_told_by_both_verbs():
+    features, strange = np.zeros((24, 2)), a_fold(["elsewhere", *[CLASSES[row % 2] for row in range(23)]])
+    with pytest.raises(ArtefactError, match="1 different labels of the train part are none"):
+        score_fold({"stem": features}, strange, CLASSES, balance=True)
+    with pytest.raises(ArtefactError, match="1 different labels of the train and validation part are none"):
+        score_source("s", "stem", features, strange, CLASSES, seed=1)
 
 
 FINDINGS = ("Effusion", "Mass")

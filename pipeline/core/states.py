@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipeline.core.records import FoldRole
+
 LabelKind = Literal["classes", "findings"]
 """One class of each image; or several findings, each with a state of its own."""
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
@@ -122,3 +124,40 @@ def states_of(labels: Sequence[str], findings: Sequence[str]) -> "NDArray[np.int
 
     known = {text: read_states(text, findings) for text in dict.fromkeys(labels)}
     return np.array([known[text] for text in labels], dtype=np.int64).reshape(-1, len(findings))
+
+
+def truth_of(roles: "Sequence[FoldRole]", names: Sequence[str], kind: LabelKind) -> "NDArray[np.int64]":
+    """Read what a network is to say of some rows of a fold.
+
+    Parameters
+    ----------
+    roles
+        Rows of one fold's table, of one or several of its parts.
+    names
+        Of the classes, or of the findings.
+    kind
+        What a label says.
+
+    Returns
+    -------
+    NDArray
+        Class indices, shape (images,); or states of findings as `states_of`, shape (images, findings).
+
+    Raises
+    ------
+    ArtefactError
+        As `read_states`; or if a label is none of the classes.
+    """
+    import numpy as np
+
+    labels = [one.label for one in roles]
+    if kind == "findings":
+        return states_of(labels, names)
+    numbers = {name: number for number, name in enumerate(names)}
+    unknown = set(labels) - set(numbers)
+    if unknown:
+        parts = " and ".join(dict.fromkeys(one.role for one in roles))
+        what = f"{len(unknown)} different labels of the {parts} part are none of the study's classes"
+        remedy = "set label.classes, or label.findings, to what the labels are; then run `label` and what follows again"
+        raise ArtefactError(what, where=f"the table of folds, fold {roles[0].fold}", remedy=remedy)
+    return np.array([numbers[label] for label in labels], dtype=np.int64)

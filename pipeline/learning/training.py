@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline.core.errors import ArtefactError
 from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog, Prediction, Role, TrainingSummary
 from pipeline.core.seeding import derive_seed
-from pipeline.core.states import states_of
+from pipeline.core.states import truth_of
 from pipeline.learning.bank.files import BankManifest
 from pipeline.learning.bank.filling import setting_of
 from pipeline.learning.bank.use import Cut, cut_for_blocks, cut_for_probe, require_same
@@ -278,8 +277,9 @@ def _sizes(network: "nn.Module", study: Study, plan: tuple[BlockPlan, ...], stra
 
 
 def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
-    rows = {role: np.array([r.row for r in study.roles if r.role == role]) for role in ("train", "validation")}
-    truth = {role: _truth(study, role) for role in ("train", "validation")}
+    parts = {role: [one for one in study.roles if one.role == role] for role in ("train", "validation")}
+    rows = {role: np.array([one.row for one in part]) for role, part in parts.items()}
+    truth = {role: truth_of(part, study.classes, study.kind) for role, part in parts.items()}
     return FoldData(
         inputs=settle(
             PixelSource(
@@ -296,19 +296,6 @@ def _fold_data(study: Study, weights: VerifiedWeights) -> FoldData:
         validation_classes=truth["validation"],
         class_weights=class_weights(truth["train"], len(study.classes), balance=study.recipe.balance_classes),
     )
-
-
-def _truth(study: Study, role: str) -> np.ndarray:
-    """Class indices, shape (images,); or states of findings, shape (images, findings)."""
-    labels = [one.label for one in study.roles if one.role == role]
-    if study.kind == "findings":
-        return states_of(labels, study.classes)
-    unknown = set(labels) - set(study.classes)
-    if unknown:
-        what = f"{len(unknown)} different labels of the {role} part are none of the study's classes"
-        remedy = "set label.classes, or label.findings, to what the labels are; then run `label` and what follows again"
-        raise ArtefactError(what, where=f"the table of folds, fold {study.fold}", remedy=remedy)
-    return np.array([study.classes.index(label) for label in labels])
 
 
 def _fit_probe(network: "nn.Module", data: FoldData) -> None:

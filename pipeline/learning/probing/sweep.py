@@ -83,6 +83,11 @@ def choose_probe(features: Mapping[str, np.ndarray], data: ProbeData) -> BlockPr
         If a class is absent from the training part.
     """
     fitted = [probe_at(features, blocks, data) for blocks in candidates(list(features))]
+    return best_of(fitted)
+
+
+def best_of(fitted: Sequence[BlockProbe]) -> BlockProbe:
+    """Give the probe with the lowest validation loss, of equal ones the first."""
     return min(fitted, key=lambda probe: probe.head.validation_loss)
 
 
