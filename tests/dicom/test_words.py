@@ -1,6 +1,8 @@
 """Groups of digits in free texts: dates and numbers of people are split into pieces too short to be noticed."""
 
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from pipeline.dicom.deidentification.words import cleaned, cleaned_term
 from tests.dicom.samples import ct
@@ -22,6 +24,15 @@ from tests.dicom.test_confidentiality import clean
         ("axial 030 555 123 mm", "axial mm"),
         ("chest 5 mm 3 mm", "chest 5 mm 3 mm"),
         ("L4/5 T2", "L4/5 T2"),
+        ("chest 12-MAR-24 left", "chest left"),
+        ("chest 12-Mai-24 left", "chest left"),
+        ("chest 12/III/64", "chest"),
+        ("chest MAR24", "chest"),
+        ("chest 12/oct", "chest"),
+        ("chest 12th March 24", "chest"),
+        ("chest 1st of May 64", "chest"),
+        ("2nd of chest", "2nd of chest"),
+        ("t2_tse_3mm tra", "t2_tse_3mm tra"),
     ],
 )
 def test_groups_of_digits_go(text, kept):
@@ -33,7 +44,20 @@ def test_days_of_months_go():
 
 
 @pytest.mark.parametrize(
-    ("term", "kept"), [("A 12/03/24", ""), ("A 12_03_24", ""), ("12 03", ""), ("AXIAL 3", "AXIAL 3"), ("M_SE", "M_SE")]
+    ("term", "kept"),
+    [
+        ("A 12/03/24", ""),
+        ("A 12_03_24", ""),
+        ("12 03", ""),
+        ("AXIAL 3", "AXIAL 3"),
+        ("M_SE", "M_SE"),
+        ("12-MAR-24", ""),
+        ("12-MAI-24", ""),
+        ("OKT64", ""),
+        ("1ST OF MAY 64", ""),
+        ("12 MAR", ""),
+        ("T2_TSE_3MM", "T2_TSE_3MM"),
+    ],
 )
 def test_terms_hold_no_groups_of_digits(term, kept):
     assert cleaned_term(term, lambda word: False) == kept
@@ -50,3 +74,17 @@ def test_values_of_several_parts_are_looked_at_together():
 
 def test_the_patients_number_with_a_point_is_the_patients_number():
     assert "KVP" not in clean(ct(PatientID="1234567", KVP="1234567.0"))
+
+
+@pytest.mark.parametrize(
+    ("charset", "value", "kept"),
+    [
+        ("ISO_IR 192", "Bràman axial".encode(), b"axial"),  # the second byte of the letter is a blank in Latin-1
+        ("GBK", b"\x85man axial", b"axial"),
+        ("\\ISO 2022 IR 87", b"axial \x1b$B;3\\12A\\ED\x1b(B", b"axial"),  # two of these bytes are a backslash
+    ],
+)
+def test_a_piece_of_a_word_in_other_letters_is_no_word(charset, value, kept):
+    source = ct(SpecificCharacterSet=charset)
+    source[0x00081030] = RawDataElement(Tag(0x00081030), "LO", len(value), value, 0, False, True)
+    assert clean(source, options=("clean_descriptors",)).get_item(0x00081030).value == kept

@@ -71,6 +71,9 @@ PUBLIC_SCHEMES = frozenset(
 OLDEST_SHOWN_YEARS = 89  # ages above it are stated as 90 (US 45 CFR 164.514(b)(2)(i)(C))
 _BACKSLASH = "\\"
 _SHORTEST_WORD_IN_BINARY = 6
+_BLANKS = re.compile("[ \t\n\v\f\r]+")  # of ASCII: other bytes that Python takes for blanks are parts of characters
+# Between these escape sequences bytes of ASCII letters are halves of Japanese characters (PS3.3, table C.12-4).
+_TWO_BYTES = re.compile(rb"\x1b(?:\$[@B]|\$\(D)[^\x1b]*")
 
 # Tables run through all letters, up and down, in single bytes or in every other one; a text goes to and fro in all.
 _TEXT_IN_TABLE = re.compile(rb"[A-Za-z0-9 .,:^/-]{16,}")
@@ -176,9 +179,10 @@ class Values:
         """Keep the words of texts that are known."""
         if not value.strip(b" \0"):
             return b""
+        value = _TWO_BYTES.sub(b"\x1b", value)  # goes with the word that it stands in
         is_long = found.representation in {"ST", "LT", "UT"}  # where a backslash is a character
         parts = [value.decode("latin-1").rstrip(" \0")] if is_long else _texts(value)
-        kept = [cleaned(" ".join(part.split()), self.identity.tokens.is_word) for part in parts]
+        kept = [cleaned(_BLANKS.sub(" ", part).strip(" "), self.identity.tokens.is_word) for part in parts]
         return _joined(_ungrouped(kept)) or REMOVED.encode()
 
     def technique(self, value: bytes, found: Decision) -> bytes | None:

@@ -20,13 +20,22 @@ _NUMBERED = re.compile(r"([a-z]{3,})\d{1,3}")
 _TERM_CODE = re.compile(r"[A-Z]{1,3}|[A-Z]{1,3}\d{1,3}[A-Z]{0,2}|\d{1,3}[A-Z]{0,2}")
 # Dates, telephone and insurance numbers come in groups of a few digits.
 _JOINED = re.compile(r"\d[^A-Za-z0-9]+\d")
+# A month, by whatever name or in Roman numerals, may stand between them; T2_TSE_3mm is no such thing.
+_JOINED_BY_A_WORD = re.compile(r"(?<![A-Za-z0-9])\d+[^A-Za-z0-9]+[A-Za-z]+[^A-Za-z0-9]+\d+(?![A-Za-z0-9])")
 _DECIMAL = re.compile(r"[^A-Za-z0-9]*\d{1,3}[.,]\d{1,3}[^A-Za-z0-9]*")
 _LEVELS = re.compile(r"[^A-Za-z0-9]*[A-Za-z]{1,2}\d{1,2}[/-]\d{1,2}[^A-Za-z0-9]*")  # of the spine: L4/5
-_DIGITS = re.compile(r"[^A-Za-z0-9]*\d+([^A-Za-z0-9]+\d*)*")
+_DIGITS = re.compile(r"[^A-Za-z0-9]*\d+(?:st|nd|rd|th)?([^A-Za-z0-9]+\d*)*", re.IGNORECASE)
+_ORDINAL = re.compile(r"\d(?:st|nd|rd|th)\b", re.IGNORECASE)
+_LETTERS = re.compile(r"[a-z]+")
 _UNITS = frozenset(
     ["mm", "cm", "m", "ms", "s", "sec", "min", "h", "kv", "kvp", "ma", "mas", "ml", "hz", "t", "deg", "%", "x"]
 )
-_MONTHS = frozenset(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"])
+_MONTHS = frozenset(
+    {
+        *("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"),
+        *("mai", "okt", "dez", "avr", "abr", "ene"),
+    }
+)
 # Behind these comes a name. MR in capitals is a modality.
 _TITLES = re.compile(
     r"\b(?:Mr|(?i:mrs|ms|miss|dr|drs|doctor|prof|professor|sir|frau|herr|mme|madame|monsieur|sra|senor|senora)"
@@ -93,7 +102,13 @@ def is_grouped(chunk: str) -> bool:
     --------
     >>> [is_grouped(chunk) for chunk in ("12/03/24", "8-5", "078-05-1120", "2.50", "L4/5", "T2", "512x512")]
     [True, True, True, False, False, False, False]
+    >>> [is_grouped(chunk) for chunk in ("12-MAR-24", "MAR24", "12/III/24", "T2_TSE_3mm")]
+    [True, True, True, False]
     """
+    if any(map(str.isdigit, chunk)) and not _MONTHS.isdisjoint(_LETTERS.findall(chunk.lower())):
+        return True
+    if _JOINED_BY_A_WORD.search(chunk):
+        return True
     if not _JOINED.search(chunk):
         return False
     return not (_DECIMAL.fullmatch(chunk) or _LEVELS.fullmatch(chunk))
@@ -105,17 +120,20 @@ def _without_runs(chunks: list[str]) -> list[str]:
     start = 0
     while start < len(chunks):
         end = start
-        months = 0
-        while end < len(chunks) and (is_digits(chunks[end]) or _is_month(chunks[end])):
-            months += _is_month(chunks[end])
+        while end < len(chunks) and (is_digits(chunks[end]) or _is_month(chunks[end]) or _is_joint(chunks, end, start)):
             end += 1
         run = chunks[start : max(end, start + 1)]
-        numbers = len(run) - months if end > start else 0
+        months, numbers = sum(map(_is_month, run)), sum(map(is_digits, run))
         is_measured = numbers == 2 and not months and end < len(chunks) and chunks[end].lower() in _UNITS
         is_harmful = numbers > 1 or (numbers and months)
         kept += [one for one in run if _is_month(one)] if is_harmful and not is_measured else run
         start += len(run)
     return kept
+
+
+def _is_joint(chunks: list[str], at: int, start: int) -> bool:
+    """Tell whether a word joins an ordinal number to what follows: the first of May."""
+    return at > start and chunks[at].lower() == "of" and _ORDINAL.search(chunks[at - 1]) is not None
 
 
 def _is_month(chunk: str) -> bool:
@@ -155,7 +173,7 @@ def cleaned_term(text: str, is_name: Callable[[str], bool]) -> str:
     found = _PIECES.findall(term)
     is_plain = len(term) <= 16 and term.isascii() and term.isprintable()
     chunks = term.split()
-    if any(map(is_grouped, chunks)) or sum(map(is_digits, chunks)) > 1:
+    if any(map(is_grouped, chunks)) or sum(map(is_digits, chunks)) > 1 or _without_runs(chunks) != chunks:
         return ""
     if not is_plain or any(is_name(word.lower()) for word in (*found, term)):
         return ""
