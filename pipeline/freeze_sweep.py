@@ -104,7 +104,7 @@ def score_fold(
     rows = {part: np.array([role.row for role in roles if role.role == part]) for part in ("train", "validation")}
     truth = {part: truth_of([role for role in roles if role.role == part], classes, kind) for part in rows}
     if kind == "findings":
-        check_states(truth["train"], truth["validation"], classes, roles[0].fold)
+        check_states(truth["train"], truth["validation"], classes, f"fold {roles[0].fold}")
     weights = class_weights(truth["train"], len(classes), balance=balance)
     data = ProbeData(rows["train"], truth["train"], rows["validation"], truth["validation"], weights)
     test = [role for role in roles if role.role == "test"]

@@ -1,11 +1,6 @@
 """Train the embedded source weights on rendered pictures: other anatomies, scanners and findings than the study's."""
 
-import os
 import platform
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +20,7 @@ from pipeline.phantom.source_radiograph import LABELS, SCANNERS, SourceStream
 BACKBONE = "resnet18"
 SEED = 60_2026
 DATASHEET = ".md"
+_LEAST = {"epochs": 1, "rows": 2, "size": 32, "batch_size": 2, "held_out": 2, "threads": 1}
 
 
 def pretrain(
@@ -42,8 +38,10 @@ def pretrain(
     held_out: int = 1024,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
-) -> int:
-    """Train, and write the weights and their data sheet; return 0, or 2 if the time ended before the last epoch.
+) -> None:
+    """Train, and write the weights and their data sheet, which says whether the time ended before the last epoch.
+
+    A training that was killed goes on where it was, if the command is the same and its time is not over.
 
     Parameters
     ----------
@@ -64,7 +62,7 @@ def pretrain(
     learning_rate
         a tenth of AdamW's highest rate, as everywhere for random weights
     minutes
-        time after which training ends, whatever the epoch; the best epoch so far is written
+        time of the training, over all runs with one state; then it ends and the best epoch so far is written
     threads
         processor threads of the network; another thread draws the pictures
     held_out
@@ -76,6 +74,8 @@ def pretrain(
     """
     if output.suffix != ".safetensors":
         raise ConfigError("weights are written as safetensors", where="--output", remedy="name it NAME.safetensors")
+    _require_in_range(epochs=epochs, rows=rows, size=size, batch_size=batch_size, held_out=held_out, threads=threads)
+    _require_in_range(learning_rate=learning_rate, minutes=minutes)
     stream = SourceStream(seed, size)
     task = SourceTask(
         draw=stream.picture,
@@ -90,9 +90,11 @@ def pretrain(
         held_out=held_out,
     )
     placement = choose_placement(device, precision, threads)
-    say(f"pretrain: {rows} pictures of {size} pixels in each of {epochs} epochs, at most {minutes:.0f} minutes")
-    with locked(state), interruptible(), _ended_after(minutes):
-        found = pretrain_network(task, placement, state, minutes=5.0)
+    say(f"pretrain: {rows} pictures of {size} pixels in each of {epochs} epochs, at most {minutes:g} minutes")
+    with locked(state), interruptible():
+        found = pretrain_network(task, placement, state, 60 * minutes)
+    if not found.is_whole:
+        say(f"pretrain: the time is over after {len(found.history)} of {epochs} epochs; with more --minutes it goes on")
     say(f"pretrain: epoch {found.best_epoch} of {len(found.history)} is kept")
     write_source(output, found.state, _facts(task))
     from safetensors.torch import load_file
@@ -101,7 +103,6 @@ def pretrain(
     with replacing(output.with_suffix(DATASHEET)) as temporary:
         temporary.write_text(_data_sheet(output, task, found, placement, scores), encoding="utf-8")
     say(f"pretrain: {output}, {output.stat().st_size / 1e6:.1f} MB, SHA-256 {file_digest(output)}")
-    return 0 if found.is_whole else 2
 
 
 def source_recipe(*, epochs: int, batch_size: int, learning_rate: float) -> Recipe:
@@ -119,16 +120,14 @@ def source_recipe(*, epochs: int, batch_size: int, learning_rate: float) -> Reci
     )
 
 
-@contextmanager
-def _ended_after(minutes: float) -> Iterator[None]:
-    """Ask this process to end after some time, as a scheduler would: the loop saves its state and stops."""
-    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _require_in_range(**given: float) -> None:
+    """Stop at a number that is too small to train with."""
+    for name, value in given.items():
+        least = _LEAST.get(name, 0)
+        if not (value >= least if name in _LEAST else value > 0):
+            option = f"--{name.replace('_', '-')}"
+            limit = f"at least {least}" if name in _LEAST else "above 0"
+            raise ConfigError(f"{value:g} is not {limit}", where=option, remedy="leave the option out for its default")
 
 
 def _facts(task: SourceTask) -> dict[str, object]:
@@ -139,14 +138,14 @@ def _facts(task: SourceTask) -> dict[str, object]:
 def _data_sheet(
     output: Path, task: SourceTask, found: Pretrained, placement: Placement, scores: dict[str, float]
 ) -> str:
-    last = found.history[-1]
+    kept = found.history[found.best_epoch - 1]
     recipe = task.recipe
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in scores.items())
     software = ", ".join(f"{name} {version}" for name, version in versions() if name in {"torch", "monai", "numpy"})
     ended = "all planned epochs were run" if found.is_whole else "the time ended before the last planned epoch"
     return f"""{output.name}: made for the built-in study of this software, and no substitute for ImageNet on patients.
 
-# Data sheet of the source `phantom`
+# Data sheet of `{output.stem}`
 
 | | |
 |---|---|
@@ -164,18 +163,17 @@ no picture twice |
 | time | {found.seconds / 60:.1f} minutes, {found.processor_seconds / 60:.1f} minutes of processor time |
 | device | {_device(placement)} |
 | software | {software} |
-| source task | validation loss {last.validation_loss:.3f} nats, mean AUROC {sum(scores.values()) / len(scores):.3f} \
-on {task.held_out} pictures that were never trained on |
+| source task | validation loss {kept.validation_loss:.3f} nats, mean AUROC {sum(scores.values()) / len(scores):.3f} \
+on {task.held_out} pictures that were never trained on, but by which the epoch was chosen |
 
-Made by `python -m pipeline pretrain --output {output.name} --state FOLDER --seed {task.seed} --epochs \
-{recipe.epochs} --rows {task.rows} --size {task.size} --batch-size {recipe.batch_size} --learning-rate \
-{recipe.learning_rate:g} --held-out {task.held_out} --threads {placement.threads}`.
+Made by `{_command(output, task, placement)}`.
 
 ## What the pictures show
 
 Rendered radiographs of six anatomies that are no chest and of made-up bodies, seen by {len(SCANNERS)} scanners that are
 not the study's, and eight procedural textures; on them none, one or several of {len(FINDINGS)} findings, none of which
-is the study's lesion. No seed, patient or picture is shared with the built-in study (`tests/phantom/test_source.py`).
+is the study's lesion (one, the cyst, is a lucent hole of about its outline). No seed, patient or picture is shared
+with the built-in study (`tests/phantom/test_source.py`).
 
 | what is told | AUROC on held-out pictures |
 |---|---|
@@ -196,6 +194,16 @@ is the study's lesion. No seed, patient or picture is shared with the built-in s
 
 `docs/embedded-weights.md` says how this was measured. A larger trial on a GPU has not been made: none was at hand.
 """
+
+
+def _command(output: Path, task: SourceTask, placement: Placement) -> str:
+    recipe = task.recipe
+    return (
+        f"python -m pipeline pretrain --output {output.name} --state FOLDER --seed {task.seed} "
+        f"--epochs {recipe.epochs} --rows {task.rows} --size {task.size} --batch-size {recipe.batch_size} "
+        f"--learning-rate {recipe.learning_rate:g} --held-out {task.held_out} --threads {placement.threads} "
+        f"--device {placement.device} --precision {placement.precision}"
+    )
 
 
 def _device(placement: Placement) -> str:

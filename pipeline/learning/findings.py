@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATES = 2  # absent, present
+_MORE_PATIENTS = "use fewer folds or more patients, or take the finding out of label.findings.names"
 
 
 def is_findings(truth: np.ndarray) -> bool:
@@ -41,7 +42,9 @@ def state_weights(states: np.ndarray, *, balance: bool) -> np.ndarray:
     return weights
 
 
-def check_states(states: np.ndarray, validation: np.ndarray, names: Sequence[str], fold: int) -> None:
+def check_states(
+    states: np.ndarray, validation: np.ndarray, names: Sequence[str], where: str, remedy: str = _MORE_PATIENTS
+) -> None:
     """Make sure that every finding can be learned, and a penalty chosen for it.
 
     Parameters
@@ -50,8 +53,8 @@ def check_states(states: np.ndarray, validation: np.ndarray, names: Sequence[str
         Of the training and of the validation part, shape (images, findings).
     names
         Of the findings, for the message.
-    fold
-        Number from 0, for the message.
+    where, remedy
+        Which training this is and what to do, for the message.
 
     Raises
     ------
@@ -72,8 +75,7 @@ def check_states(states: np.ndarray, validation: np.ndarray, names: Sequence[str
     if not any({ABSENT, PRESENT} <= set(column.tolist()) for column in validation.T):
         faults.append("no finding is both present and absent in the validation part")
     if faults:
-        remedy = "use fewer folds or more patients, or take the finding out of label.findings.names"
-        raise TrainingError("; ".join(faults), where=f"fold {fold}", remedy=remedy)
+        raise TrainingError("; ".join(faults), where=where, remedy=remedy)
 
 
 def each_known(logits: np.ndarray, states: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

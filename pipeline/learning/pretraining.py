@@ -17,14 +17,14 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
-from pipeline.learning.findings import check_states
+from pipeline.learning.findings import STATES, check_states
 from pipeline.learning.inference import predict_logits
 from pipeline.learning.inputs.devices import Placement
 from pipeline.learning.inputs.rendered import Picture, RenderedSource
 from pipeline.learning.inputs.transfer import network_on_device
 from pipeline.learning.loop.checkpoints import Checkpoint, StateFolder, write_tensors
 from pipeline.learning.loop.finetuning import FoldData, Task, class_weights, fine_tune
-from pipeline.learning.loop.interruption import TrainingInterruptedError
+from pipeline.learning.loop.interruption import TimeIsOverError, ended_after
 from pipeline.learning.networks.backbones import BACKBONES, replace_head
 from pipeline.learning.recipes import Recipe
 from pipeline.learning.strategies import STRATEGIES
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STRATEGY = "scratch"  # what the loop calls a training of all layers from random weights
 _HELD_OUT = 1024  # pictures that are never trained on
+_MINUTES_BETWEEN_STATES = 5.0
 _COUNTER = ".num_batches_tracked"
 
 
@@ -95,8 +96,10 @@ class Pretrained(NamedTuple):
     is_whole: bool
 
 
-def pretrain_network(task: SourceTask, placement: Placement, folder: Path, minutes: float) -> Pretrained:
+def pretrain_network(task: SourceTask, placement: Placement, folder: Path, seconds: float) -> Pretrained:
     """Train a network on the source task, or go on where an earlier process stopped.
+
+    When the time is over, the best epoch so far is given; a later call with more time goes on from there.
 
     Parameters
     ----------
@@ -106,31 +109,52 @@ def pretrain_network(task: SourceTask, placement: Placement, folder: Path, minut
         Device, precision and threads.
     folder
         Of the resumable states.
-    minutes
-        Time after which a state is written in the middle of an epoch.
+    seconds
+        Time for all processes together that train into this folder, one after the other.
 
     Raises
     ------
     TrainingInterruptedError
-        If the process was asked to end before the first epoch was done.
+        If the process was asked to end; the state is saved.
+    TimeIsOverError
+        If the time is over before the first epoch is done.
     TrainingError
         If the training diverges, or a finding is never or always present.
     """
     data = _data(task, placement)
-    check_states(data.train_classes, data.validation_classes, task.names, 0)
-    network = fresh_network(task)
-    states = StateFolder(folder, _key(task, placement), minutes)
+    _require_both_states(task, data)
+    states = StateFolder(folder, _key(task, placement), _MINUTES_BETWEEN_STATES)
+    before = states.latest()
+    spent = float(before.facts["spent"][0]) if before else 0.0
+    is_whole = True
     try:
-        fine_tune(network, data, task.recipe, _task(task), states)
-    except TrainingInterruptedError:
-        saved = states.latest()
-        if saved is None or not saved.facts["history"]:
-            raise
-        return _outcome(saved, is_whole=False)
+        with ended_after(seconds - spent):
+            fine_tune(fresh_network(task), data, task.recipe, _task(task), states)
+    except TimeIsOverError:
+        is_whole = False
     saved = states.latest()
     if saved is None:
         raise TrainingError("the last state cannot be read", where=str(folder), remedy="check the disk; run it again")
-    return _outcome(saved, is_whole=True)
+    if not saved.facts["history"]:
+        raise TimeIsOverError(
+            "the time is over before the first epoch is done",
+            where="pretrain",
+            remedy="give more time (--minutes) and run it again: it goes on; or use fewer --rows",
+        )
+    return _outcome(saved, is_whole=is_whole)
+
+
+def _require_both_states(task: SourceTask, data: FoldData) -> None:
+    """Stop before the training if a finding could not be learned, or not be judged at the end."""
+    remedy = "draw more pictures: raise --rows, and --held-out with it"
+    check_states(data.train_classes, data.validation_classes, task.names, "pretrain", remedy)
+    faults = [
+        f"`{name}` is not both present and absent in the pictures held out"
+        for name, column in zip(task.names, data.validation_classes.T, strict=True)
+        if len(np.unique(column)) < STATES
+    ]
+    if faults:
+        raise TrainingError("; ".join(faults), where="pretrain", remedy=remedy)
 
 
 def fresh_network(task: SourceTask) -> "nn.Module":

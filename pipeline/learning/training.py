@@ -93,7 +93,7 @@ def train_strategy(name: str, study: Study, weights: VerifiedWeights, states: Pa
     used = weights if strategy.uses_source else weights.untrained()
     data = _fold_data(study, used)
     if study.kind == "findings":
-        check_states(data.train_classes, data.validation_classes, study.classes, study.fold)
+        check_states(data.train_classes, data.validation_classes, study.classes, f"fold {study.fold}")
     else:
         check_classes(data.train_classes, len(study.classes), data.validation_classes)
     plan = _plan(strategy, study, is_random=used.path is None)

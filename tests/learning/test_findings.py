@@ -90,18 +90,18 @@ def test_weights_balance_what_is_known_of_each_finding():
 def test_a_finding_that_training_does_not_hold_stops_it():
     _, states = sample(4)
     names, validation = ("Effusion", "Mass", "Hernia"), states.copy()
-    check_states(states, validation, names, 1)
+    check_states(states, validation, names, "fold 1")
     states[states[:, 1] == 1, 1] = -1
     validation[:, 2] = -1
     with pytest.raises(TrainingError) as caught:
-        check_states(states, validation, names, 1)
+        check_states(states, validation, names, "fold 1")
     assert "`Mass` is not both present and absent in the training part" in caught.value.what
     assert "`Hernia` is unknown in the whole validation part" in caught.value.what
     assert "`Effusion`" not in caught.value.what
     assert caught.value.where == "fold 1"
     assert "label.findings" in caught.value.remedy
     with pytest.raises(TrainingError, match="no finding is both present and absent in the validation part"):
-        check_states(sample(4)[1], np.zeros((5, 3), np.int64), names, 1)
+        check_states(sample(4)[1], np.zeros((5, 3), np.int64), names, "fold 1")
 
 
 def test_criteria_are_means_of_the_binary_ones_over_what_is_known():

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,14 @@ from pipeline.core.seeding import derive_seed
 from pipeline.learning.inputs.devices import Placement, choose_placement
 from pipeline.learning.inputs.feeding import feed
 from pipeline.learning.inputs.rendered import RenderedSource
-from pipeline.learning.loop.interruption import TrainingInterruptedError, interruptible
+from pipeline.learning.loop.interruption import (
+    TimeIsOverError,
+    TrainingInterruptedError,
+    end_if_asked,
+    ended_after,
+    interruptible,
+    is_asked_to_end,
+)
 from pipeline.learning.networks.backbones import BACKBONES
 from pipeline.learning.pretraining import SourceTask, pretrain_network, write_source
 from pipeline.learning.recipes import Recipe
@@ -43,8 +52,10 @@ def states(row: int) -> np.ndarray:
 
 def draw(row: int, variant: int) -> np.ndarray:
     picture = np.random.default_rng(derive_seed(5, row, variant)).integers(0, 100, (32, 32)).astype(np.uint8)
-    for side, present in enumerate(states(row)):
-        picture[8:24, 16 * side + 4 : 16 * side + 12] += np.uint8(120 * present)
+    for side, present in enumerate(states(row)):  # faint, so that the second epoch is the better one
+        picture[8:24, 16 * side + 4 : 16 * side + 12] += np.uint8(
+            30 * present
+        )  # faint: the second epoch is the better one
     return picture
 
 
@@ -86,38 +97,123 @@ def test_plain_pictures_are_drawn_once():
     assert asked == [(4, 0), (6, 0)]
 
 
-@pytest.mark.slow
-def test_a_training_that_was_stopped_ends_with_the_same_bytes(tmp_path):
-    choose_placement("cpu", "float32", 1)
-    whole = pretrain_network(TASK, PLACEMENT, tmp_path / "whole", 10)
-    left = iter(range(TASK.rows + TASK.held_out + 20))  # the signal comes in the middle of the second epoch
+class Clock:
+    """Stands for the timer: its time is over when the test says so."""
 
-    def interrupting(row: int, variant: int) -> np.ndarray:
-        if next(left, None) == TASK.rows + TASK.held_out + 10:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def __init__(self, seconds, function):
+        Clock.seconds, Clock.end = seconds, function
+
+    def start(self):
+        pass
+
+    cancel = join = start
+
+
+def asking(after, end):
+    """Draw as `draw`, and let something happen before a picture is drawn, counted from 0."""
+    left = iter(range(after + 1))
+
+    def drawing(row: int, variant: int) -> np.ndarray:
+        if next(left, None) == after:
+            end()
         return draw(row, variant)
 
-    with interruptible():
-        stopped = pretrain_network(replace(TASK, draw=interrupting), PLACEMENT, tmp_path / "stopped", 10)
+    return drawing
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_of_time():
+    Clock.end()
+
+
+IN_THE_SECOND_EPOCH = TASK.rows + TASK.held_out + 10
+BUDGET = 600.0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    choose_placement("cpu", "float32", 1)
+    return pretrain_network(TASK, PLACEMENT, tmp_path_factory.mktemp("whole"), BUDGET)
+
+
+def written(path, found):
+    write_source(path, found.state, {"seed": 3})
+    return path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_training_that_was_terminated_gives_nothing_and_ends_with_the_same_bytes(tmp_path, whole):
+    task = replace(TASK, draw=asking(IN_THE_SECOND_EPOCH, terminate))
+    with interruptible(), pytest.raises(TrainingInterruptedError, match="interrupted by SIGTERM") as caught:
+        pretrain_network(task, PLACEMENT, tmp_path / "state", BUDGET)
+    assert not isinstance(caught.value, TimeIsOverError)
+    resumed = pretrain_network(TASK, PLACEMENT, tmp_path / "state", BUDGET)
+    assert resumed.is_whole
+    assert written(tmp_path / "one.safetensors", resumed) == written(tmp_path / "other.safetensors", whole)
+
+
+@pytest.mark.slow
+def test_when_the_time_is_over_the_best_epoch_is_given_and_more_time_goes_on(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(threading, "Timer", Clock)
+    task = replace(TASK, draw=asking(IN_THE_SECOND_EPOCH, end_of_time))
+    stopped = pretrain_network(task, PLACEMENT, tmp_path / "state", BUDGET)
+    assert Clock.seconds == BUDGET
     assert not stopped.is_whole
     assert [log.epoch for log in stopped.history] == [1]
-    write_source(tmp_path / "usable.safetensors", stopped.state, {})  # at any epoch there is something to use
-    resumed = pretrain_network(TASK, PLACEMENT, tmp_path / "stopped", 10)
+    assert stopped.history[0].validation_loss == whole.history[0].validation_loss
+    usable = written(tmp_path / "usable.safetensors", stopped)
+    # What was spent counts: a job that is submitted again and again does not get the whole time each time.
+    resumed = pretrain_network(TASK, PLACEMENT, tmp_path / "state", BUDGET)
+    assert BUDGET - stopped.seconds <= Clock.seconds < BUDGET
     assert resumed.is_whole
-    for name, found in (("one", whole), ("other", resumed)):
-        write_source(tmp_path / f"{name}.safetensors", found.state, {"seed": 3})
-    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
-    assert (tmp_path / "one.safetensors").read_bytes() != (tmp_path / "usable.safetensors").read_bytes()
+    one, other = written(tmp_path / "one.safetensors", resumed), written(tmp_path / "other.safetensors", whole)
+    assert one == other != usable
+    assert resumed.best_epoch == 2
 
 
 @pytest.mark.slow
-def test_a_training_stopped_before_its_first_epoch_has_nothing_to_give(tmp_path):
-    def interrupting(row: int, variant: int) -> np.ndarray:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return draw(row, variant)
+def test_a_training_stopped_before_its_first_epoch_has_nothing_to_give(tmp_path, monkeypatch):
+    with interruptible(), pytest.raises(TrainingInterruptedError, match="SIGTERM"):
+        pretrain_network(replace(TASK, draw=asking(0, terminate)), PLACEMENT, tmp_path / "one", BUDGET)
+    monkeypatch.setattr(threading, "Timer", Clock)
+    with pytest.raises(TimeIsOverError, match="before the first epoch") as caught:
+        pretrain_network(replace(TASK, draw=asking(0, end_of_time)), PLACEMENT, tmp_path / "other", BUDGET)
+    assert "--minutes" in caught.value.remedy
 
-    with interruptible(), pytest.raises(TrainingInterruptedError):
-        pretrain_network(replace(TASK, draw=interrupting), PLACEMENT, tmp_path, 10)
+
+@pytest.mark.slow
+def test_a_signal_is_not_taken_for_the_end_of_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(threading, "Timer", Clock)
+    task = replace(TASK, draw=asking(IN_THE_SECOND_EPOCH, lambda: (end_of_time(), terminate())))
+    with interruptible(), pytest.raises(TrainingInterruptedError) as caught:
+        pretrain_network(task, PLACEMENT, tmp_path, BUDGET)
+    assert not isinstance(caught.value, TimeIsOverError)
+
+
+def test_the_time_of_one_training_does_not_end_the_next():
+    with ended_after(0.0):
+        while not is_asked_to_end():
+            time.sleep(0.001)
+        with pytest.raises(TimeIsOverError):
+            end_if_asked()
+    assert not is_asked_to_end()
+
+
+def test_too_few_pictures_name_the_findings_and_the_options(tmp_path):
+    rare = replace(TASK, states=lambda row: np.array([row & 1, row == 3]))
+    with pytest.raises(
+        TrainingError, match="`right` is not both present and absent in the pictures held out"
+    ) as caught:
+        pretrain_network(rare, PLACEMENT, tmp_path, BUDGET)
+    assert "--held-out" in caught.value.remedy
+    never = replace(TASK, states=lambda row: np.array([row & 1, 0]))
+    with pytest.raises(TrainingError, match="`right` is not both present and absent in the training part") as caught:
+        pretrain_network(never, PLACEMENT, tmp_path, BUDGET)
+    assert "--rows" in caught.value.remedy
+    assert "label.findings" not in caught.value.remedy
 
 
 def test_a_source_is_written_in_half_the_size_and_read_back_as_a_network(tmp_path):

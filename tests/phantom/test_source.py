@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.core import seeding
+from pipeline.imaging.steps import PlanarImage, ScalePercentiles, apply, standard_steps
 from pipeline.phantom import source_radiograph, studies, textures
 from pipeline.phantom.anatomy import Plane, single
 from pipeline.phantom.headers import Occasion
@@ -17,6 +18,7 @@ from pipeline.phantom.source_anatomy import ANATOMIES
 from pipeline.phantom.source_findings import FINDINGS, add_finding
 from pipeline.phantom.source_radiograph import ANY, GROUNDS, LABELS, SCANNERS, SourceStream
 from pipeline.phantom.textures import TEXTURES, NoiseBank
+from pipeline.pretrain import SEED as SHIPPED_SEED
 
 SEED = 1  # that of the built-in cohort, on purpose: a seed given to both must not make them meet
 SIDE = 48
@@ -161,12 +163,24 @@ def _lesion(rng: np.random.Generator) -> Lesion:
     )
 
 
-def test_source_and_target_share_no_picture() -> None:
-    stream = _stream(96)
-    source = [stream.picture(index, 0) for index in range(150)]
-    target = _target()
-    digests = {hashlib.sha256(_eight_bits(picture).tobytes()).digest() for picture in target}
-    assert not digests & {hashlib.sha256(picture.tobytes()).digest() for picture in source}
+@pytest.fixture(scope="module")
+def pictures() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Pictures of the source (with the target's seed and with that of the shipped file) and of the target."""
+    streams = (_stream(96), SourceStream(SHIPPED_SEED, 96))
+    return [stream.picture(index, 0) for stream in streams for index in range(75)], _target()
+
+
+def test_source_and_target_share_no_digest(pictures: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+    source, target = pictures
+    digests = {_digest(picture) for picture in target}
+    assert len(digests) == len(target)
+    assert not digests & {_digest(picture) for picture in source}
+    # A picture of the source that was stored among the study's, in twelve bits, would be found.
+    assert _digest(source[3].astype(np.uint16) * 16) == _digest(source[3])
+
+
+def test_source_and_target_share_no_picture(pictures: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+    source, target = pictures
     small_source, small_target = (_standardised([_small(one) for one in many]) for many in (source, target))
     # The nearest picture of another patient of the target is far nearer than any of the source.
     between = float((small_source @ small_target.T).max())
@@ -175,8 +189,11 @@ def test_source_and_target_share_no_picture() -> None:
     assert within > 0.88
 
 
-def _eight_bits(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(picture / picture.max() * 255, np.uint8)
+def _digest(picture: np.ndarray) -> bytes:
+    """Give the digest of what a study would store of a picture."""
+    image = PlanarImage(picture.astype(np.float32), is_monochrome1=False, value_range=(0.0, float(picture.max())))
+    steps = standard_steps(scaling=ScalePercentiles(low=0.5, high=99.5), size=48, dtype="uint8")
+    return hashlib.sha256(apply(steps, image).values.tobytes()).digest()
 
 
 def _small(picture: np.ndarray) -> np.ndarray:

@@ -11,10 +11,15 @@ from pipeline.core.progress import say
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _asked: list[str] = []  # names of the signals that came; signals belong to the process, and so does this list
+_time_is_over = threading.Event()
 
 
 class TrainingInterruptedError(TrainingError):
     """The process was asked to end; what was trained so far is saved, and the same command goes on from there."""
+
+
+class TimeIsOverError(TrainingInterruptedError):
+    """The time given to a training is over; what was trained so far is saved."""
 
 
 @contextmanager
@@ -37,19 +42,37 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """Ask a training to end after some time, where it would end after a signal."""
+    timer = threading.Timer(max(0.0, seconds), _time_is_over.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # one that has just gone off must not end the next training
+        _time_is_over.clear()
+
+
 def is_asked_to_end() -> bool:
-    """Tell whether a signal came."""
-    return bool(_asked)
+    """Tell whether a signal came or the time is over."""
+    return bool(_asked) or _time_is_over.is_set()
 
 
 def end_if_asked() -> None:
-    """Stop if a signal came; to be called where nothing has to be saved, or where the caller saves it.
+    """Stop if a signal came or the time is over; to be called where nothing has to be saved, or the caller saves it.
 
     Raises
     ------
     TrainingInterruptedError
         If a signal came.
+    TimeIsOverError
+        If none came, but the time is over.
     """
+    if _time_is_over.is_set() and not _asked:
+        raise TimeIsOverError("the time given to the training is over", remedy="give it more time: it goes on")
     if _asked:
         raise TrainingInterruptedError(f"interrupted by {_asked[0]}", remedy="run the same command again: it goes on")
 
