@@ -1,6 +1,5 @@
 """Tables and the figure of docs/embedded-weights.md and of the data sheet, made from what `weights.py` measured."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,14 @@ FIGURE = ROOT / "docs/images/embedded-weights.png"
 Rows = dict[str, dict[str, Any]]
 
 
-def write_pages(rows: Rows, sha256: str) -> None:
-    """Put every table that has rows for this file between its marks, and draw the figure."""
-    now = {name: row for name, row in rows.items() if row.get("weights") == sha256}
-    for mark, text in (("study", study_table(now)), ("curve", curve_table(now)), ("real", real_table(now))):
-        if text:
-            for page in (PAGE, SHEET):
-                put(page, mark, text)
-    if any(name.startswith("curve ") for name in now):
-        draw(now, FIGURE)
+def write_pages(rows: Rows) -> None:
+    """Put every table whose rows are there between its marks, and draw the figure."""
+    for mark, text in (("study", study_table(rows)), ("curve", curve_table(rows)), ("real", real_table(rows))):
+        for page in (PAGE, SHEET) if text else ():
+            put(page, mark, text)
+        print(f"table {mark}: {'written' if text else 'left as it is, rows are missing'}")
+    if any(name.startswith("curve ") for name in rows):
+        draw(rows, FIGURE)
 
 
 def put(page: Path, mark: str, text: str) -> None:
@@ -41,31 +39,40 @@ def study_table(rows: Rows) -> str:
     found = _of(rows, "study ")
     if not found:
         return ""
-    lines = ["| cohort | fine-tuned | scratch | difference, 95 % interval | epochs to scratch's best | scratch's own |"]
-    lines.append("|---|---|---|---|---|---|")
+    epochs = found[0][1]["epochs"]
+    lines = [
+        "| cohort | fine-tuned | scratch | difference, 95 % interval | epochs to scratch's best | scratch's own | "
+        f"scratch, {epochs} epochs | difference, 95 % interval |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, row in found:
         reached, own = epochs_to_same(row["validation"])
         lines.append(
             f"| {name.removeprefix('study ')} | {row['full']:.3f} | {row['scratch']:.3f} | "
-            f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) | {reached} | {own} |"
+            f"{_interval(row['difference'], row['low'], row['high'])} | {reached} | {own} | "
+            f"{row['longer']:.3f} | {_interval(*row['against_longer'])} |"
         )
     return "\n".join(lines)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def epochs_to_same(validation: dict[str, Sequence[Sequence[float | None]]]) -> tuple[str, str]:
     """Give the first epoch at which the fine-tuned network is as good in validation as scratch ever is, and scratch's.
 
-    Both are means over the folds; the first one over those in which it happens, whose number is told.
+    Both are means over the folds in which it happens, whose number is told.
     """
-    reached, own = [], []
+    pairs = []
     for fine, scratch in zip(validation["full"], validation["scratch"], strict=True):
         values = np.array([value or 0.0 for value in scratch])
-        own.append(int(np.argmax(values)) + 1)
         there = [epoch for epoch, value in enumerate(fine, start=1) if (value or 0.0) >= values.max()]
-        if there:
-            reached.append(there[0])
-    told = f"{np.mean(reached):.1f} ({len(reached)} of {len(own)} folds)" if reached else "never"
-    return told, f"{np.mean(own):.1f}"
+        pairs += [(there[0], int(np.argmax(values)) + 1)] if there else []
+    if not pairs:
+        return "never", "-"
+    reached, own = np.mean(pairs, axis=0)
+    return f"{reached:.1f} ({len(pairs)} of {len(validation['full'])} folds)", f"{own:.1f}"
 
 
 def curve_table(rows: Rows) -> str:
@@ -86,21 +93,18 @@ def curve_table(rows: Rows) -> str:
 
 
 def real_table(rows: Rows) -> str:
-    """Table of frozen features on real images: mean and spread over networks, folds or draws."""
-    found: dict[tuple[str, str], dict[str, list[list[float]]]] = {}
-    size = ""
-    for name, row in _of(rows, "real "):
-        data, _, rest = name.removeprefix("real ").partition(" ")
-        kind, _, size = rest.rpartition(" ")
-        group = re.sub(r"random network \d+", "random networks", kind)
-        found.setdefault((group, size), {}).setdefault(data, []).append(row["scores"])
-    if not found:
+    """Table of frozen features on real images: mean and spread over networks, folds or draws; both sets or nothing."""
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for _, row in _of(rows, "real "):
+        found.setdefault(row["group"], {}).setdefault(row["set"], []).append(row["scores"])
+    if not {"radiographs", "mednist"} <= {name for of_sets in found.values() for name in of_sets}:
         return ""
+    (size,) = {row["size"] for _, row in _of(rows, "real ")}
     lines = [
         "| frozen features | radiographs: AUROC, block 4 | block 3 | MedNIST, 10 a class: accuracy, 4 | block 3 |",
         "|---|---|---|---|---|",
     ]
-    for (group, _), of_sets in found.items():
+    for group, of_sets in found.items():
         cells = [_cell(of_sets.get(data, []), place) for data in ("radiographs", "mednist") for place in (0, 1)]
         count = max(len(many) for many in of_sets.values())
         lines.append(f"| {group}{f' ({count})' if count > 1 else ''} | " + " | ".join(cells) + " |")

@@ -1,6 +1,7 @@
 """Frozen features on real images: random networks, Gabor energies, the embedded source, ImageNet; with their spread."""
 
 import csv
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.core.seeding import derive_seed
 from pipeline.learning.inputs.batches import PixelSource, plain_batches
 from pipeline.learning.inputs.devices import Placement
 from pipeline.learning.networks.backbones import BACKBONES
+from pipeline.learning.weights.files import file_digest
 from pipeline.learning.weights.loading import VerifiedWeights, WeightsChoice, build_network, verify
 from pipeline.learning.weights.sources import IMAGENET_NORMALISATION, Normalisation
 
@@ -38,6 +40,34 @@ class Real:
     pixels: NDArray[np.uint8]
     classes: NDArray[np.int64]
     groups: NDArray[np.int64]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything."""
+        digest = hashlib.sha256(str(self.pixels.shape).encode())
+        for part in (self.pixels, self.classes, self.groups):
+            digest.update(np.ascontiguousarray(part))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Frozen features of one kind.
+
+    Attributes
+    ----------
+    name, group
+        Of the row on record, and of that in the table: several networks of a group are one row there.
+    sha256
+        Digest of its weights; empty if it has none, or if they follow from the name.
+    features
+        Takes pixels and placement and gives one or two arrays of shape (images, features).
+    """
+
+    name: str
+    group: str
+    sha256: str
+    features: Callable[[NDArray[np.uint8], Placement], Sequence[NDArray[np.float64]]]
 
 
 def radiographs(folder: Path, size: int) -> Real:
@@ -193,11 +223,11 @@ def _model(penalty: float) -> object:
 # --- the table
 
 
-def kinds(imagenet: Path | None, own: VerifiedWeights | None) -> Iterator[tuple[str, Callable[..., object]]]:
-    """Give each row's name and what makes its networks' features, one entry for each network."""
+def kinds(imagenet: Path | None, own: VerifiedWeights) -> Iterator[Kind]:
+    """Give what is compared, one entry for each network."""
 
-    def random(seed: int, *, is_estimated: bool) -> Callable[..., object]:
-        def features(pixels: NDArray[np.uint8], placement: Placement) -> object:
+    def random(seed: int, *, is_estimated: bool) -> Callable[..., Sequence[NDArray[np.float64]]]:
+        def features(pixels: NDArray[np.uint8], placement: Placement) -> Sequence[NDArray[np.float64]]:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 network = BACKBONES["resnet18"].build(2)
@@ -207,25 +237,21 @@ def kinds(imagenet: Path | None, own: VerifiedWeights | None) -> Iterator[tuple[
 
         return features
 
-    def loaded(weights: VerifiedWeights) -> Callable[..., object]:
-        def features(pixels: NDArray[np.uint8], placement: Placement) -> object:
+    def loaded(weights: VerifiedWeights) -> Callable[..., Sequence[NDArray[np.float64]]]:
+        def features(pixels: NDArray[np.uint8], placement: Placement) -> Sequence[NDArray[np.float64]]:
             return maps_of(build_network("resnet18", weights, seed=0), pixels, weights.normalisation, placement)
 
         return features
 
-    if own is not None:
-        yield "phantom (embedded)", loaded(own)
-    yield "Gabor energies, no network", lambda pixels, _placement: (gabor(pixels),)
+    embedded = "phantom (embedded)" if own.source == "phantom" else "the file given"
+    yield Kind(embedded, embedded, own.sha256, loaded(own))
+    plain = "Gabor energies, no network"
+    yield Kind(plain, plain, "", lambda pixels, _placement: (gabor(pixels),))
     if imagenet is not None:
-        digest = "" if imagenet is None else _digest(imagenet)
+        digest = file_digest(imagenet)
         choice = WeightsChoice(source="file", backbone="resnet18", file=imagenet, sha256=digest)
-        yield "ImageNet", loaded(verify(choice))
+        yield Kind("ImageNet", "ImageNet", digest, loaded(verify(choice)))
     for seed in range(NETWORKS):
-        yield f"random network {seed + 1}", random(seed, is_estimated=False)
-        yield f"random network {seed + 1}, statistics re-estimated", random(seed, is_estimated=True)
-
-
-def _digest(path: Path) -> str:
-    from pipeline.learning.weights.files import file_digest
-
-    return file_digest(path)
+        for is_estimated, more in ((False, ""), (True, ", statistics re-estimated")):
+            name = f"random network {seed + 1}{more}"
+            yield Kind(name, f"random networks{more}", "", random(seed, is_estimated=is_estimated))
