@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from pipeline.cli import STAGES
 from pipeline.config import Config, check, load, schema
 from pipeline.core.errors import ConfigError
+from pipeline.core.marked_yaml import read_yaml
+from pipeline.core.mistakes import FORMS
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "examples").glob("*.yaml"))]
@@ -83,6 +85,71 @@ def test_all_errors_are_told_at_once_with_line_and_nearest_key(tmp_path):
     assert "study.yaml:8: unknown key `splt`; did you mean `split`?" in message
     assert "study.yaml:11: unknown key `train.epoch`; did you mean `epochs`?" in message
     assert "study.yaml:12: `train.batch_size`" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            SMALL.replace("[a, b]", "[0, 1]"),
+            "study.yaml:7: `label.classes.0`: should be text; numbers, and words such as yes",
+        ),
+        (SMALL.replace("[a, b]", "[yes, no]"), 'need quotes here: "1", "yes"'),
+        (SMALL.replace("[a, b]", "a"), "`label.classes`: should be a list, such as [one, another]"),
+        (SMALL.replace("mine", "My Study"), "study.yaml:1: `study`: should be of small letters, digits, - and _"),
+        (SMALL + "split: 3\n", "study.yaml:8: `split`: should be a section with keys of its own"),
+        (SMALL + "evaluate: {operating_point: youden}\n", "`evaluate.operating_point`: should be a section"),
+        (SMALL + "split: {folds: five}\n", "`split.folds`: should be a whole number"),
+        (SMALL + "train: {balance_classes: 3}\n", "`train.balance_classes`: should be true or false"),
+        (SMALL + "train: {devices: many}\n", "`train.devices`: should be a whole number"),
+        (
+            SMALL + "preprocess: {intensity: {kind: log}}\n",
+            "`preprocess.intensity`: its `kind` should be one of `percentile`",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_the_words_of_the_file(tmp_path, text, told):
+    message = errors_of(tmp_path, text)
+    assert told in message
+    assert not any(word in message for word in ("tuple", "dictionary", "instance", "string", "pattern", "literal["))
+
+
+def test_every_form_that_a_text_must_have_is_told_in_words():
+    def patterns(tree):
+        if isinstance(tree, dict):
+            yield from (tree["pattern"] for _ in "p" if isinstance(tree.get("pattern"), str))
+            tree = list(tree.values())
+        if isinstance(tree, list):
+            for one in tree:
+                yield from patterns(one)
+
+    assert set(patterns(schema())) == set(FORMS)
+
+
+def test_values_that_suit_the_built_in_study_alone_are_marked():
+    """Whoever copies the file sees which lines to change: on the line itself, or in the remark above it."""
+    lines = STUDIES[0].read_text(encoding="utf-8").splitlines()
+    written, places = read_yaml(STUDIES[0])
+    plain = yaml.safe_load(SMALL)
+
+    def changed(here, usual, prefix=()):
+        for key, value in here.items():
+            if isinstance(value, dict) and isinstance(usual.get(key), dict):
+                yield from changed(value, usual[key], (*prefix, key))
+            elif value != usual.get(key):
+                yield *prefix, key
+
+    def remark(key):
+        at = places[key] - 1
+        first = next(line for line in range(at, -1, -1) if line == 0 or not lines[line - 1].strip().startswith("#"))
+        return "\n".join(lines[first : at + 1])
+
+    whole = [json.loads(Config.model_validate(study).model_dump_json()) for study in (written, plain)]
+    found = list(changed(*whole))
+    assert ("preprocess", "size") in found
+    for key in found:
+        named = [key[:length] for length in range(1, len(key) + 1) if key[:length] in places]
+        assert any("(*)" in remark(one) for one in named), ".".join(key)
 
 
 def test_a_missing_key_is_named(tmp_path):

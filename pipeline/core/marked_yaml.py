@@ -20,23 +20,31 @@ def read_yaml(path: Path) -> tuple[object, dict[KeyPath, int]]:
     Raises
     ------
     ConfigError
-        If the file is missing, is not YAML, or names a key twice.
+        If the file is missing, is not YAML, names a key twice, or holds values within themselves.
     """
+    lines: dict[KeyPath, int] = {}
     try:
         text = path.read_text(encoding="utf-8-sig")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
+        if node is not None:
+            _collect(node, (), lines, path)
     except OSError as error:
-        raise ConfigError("the configuration file cannot be read", where=str(path), remedy="check the path") from error
+        what = f"the file cannot be read ({error.strerror})"
+        raise ConfigError(what, where=str(path), remedy="check the path and the permissions") from error
     except UnicodeDecodeError as error:
-        raise ConfigError("the configuration is not UTF-8 text", where=str(path), remedy="save it as UTF-8") from error
+        raise ConfigError("the file is not UTF-8 text", where=str(path), remedy="save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         what = f"not valid YAML: {error.problem}"
         raise ConfigError(what, where=f"{path}:{line}", remedy="check indentation, colons and quotes") from error
-    lines: dict[KeyPath, int] = {}
-    if node is not None:
-        _collect(node, (), lines, path)
+    except yaml.reader.ReaderError as error:  # the one error of YAML that is not marked with its line
+        line = text.count("\n", 0, error.position) + 1
+        what = "not valid YAML: a character that cannot be printed"
+        raise ConfigError(what, where=f"{path}:{line}", remedy="type that line anew") from error
+    except RecursionError as error:
+        what = "values stand within each other too deeply, or within themselves"
+        raise ConfigError(what, where=str(path), remedy="write them out without & and *") from error
     return values, lines
 
 

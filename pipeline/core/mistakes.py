@@ -10,6 +10,29 @@ from pipeline.core.marked_yaml import KeyPath
 
 # pydantic puts the tag of a union between the keys ("intensity", "window", "width"): it is not in the file.
 _TAGS = {"percentile", "window", "sensitivity", "specificity", "youden", "list", "columns"}
+_NAMES_OF_MEMBERS = ("literal[", "constrained-")  # the same for a choice of a word or a number
+
+# In the words of the file, where pydantic's are those of a program; by its type of error.
+_WANTED = {
+    "string_type": 'should be text; numbers, and words such as yes and no, need quotes here: "1", "yes"',
+    "tuple_type": "should be a list, such as [one, another]",
+    "model_type": "should be a section with keys of its own",
+    "model_attributes_type": "should be a section with keys of its own",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "path_type": "should be a path",
+}
+FORMS = {
+    "^[a-z0-9][a-z0-9_-]{0,63}$": "should be of small letters, digits, - and _, and begin with a letter or a digit",
+    "^[A-Z][A-Z0-9]{1,15}$": "should be of capital letters and digits, as in the files",
+    "^[0-9a-f]{64}$": "should be of 64 digits from 0 to 9 and a to f",
+}
+"""What a text should be like, for each regular expression of the settings."""
 
 
 def describe_error(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str, model: type[BaseModel]) -> str:
@@ -37,11 +60,21 @@ def describe_error(item: Mapping[str, Any], lines: Mapping[KeyPath, int], name: 
         return f"{place}: unknown key `{dotted}`{hint}"
     if item["type"] == "missing":
         return f"{place}: `{dotted}` is missing"
-    told = f"{message[0].lower()}{message[1:]}"
+    told = _in_words(item) or f"{message[0].lower()}{message[1:]}"
     return f"{place}: `{dotted}`: {told}" if dotted else f"{place}: {told}"  # of the file as a whole
 
 
+def _in_words(item: Mapping[str, Any]) -> str:
+    if item["type"] == "string_pattern_mismatch":
+        return FORMS.get(item["ctx"]["pattern"], "")
+    if item["type"] == "union_tag_invalid":
+        return f"its {item['ctx']['discriminator']} should be one of {item['ctx']['expected_tags']}".replace("'", "`")
+    return _WANTED.get(item["type"], "")
+
+
 def _is_tag(path: Sequence[str | int], index: int) -> bool:
+    if str(path[index]).startswith(_NAMES_OF_MEMBERS):
+        return True
     return index > 0 and path[index] in _TAGS and path[index - 1] in {"intensity", "operating_point", "findings"}
 
 

@@ -64,12 +64,21 @@ def test_every_key_has_the_line_it_stands_on(tmp_path, tree):
         ("a: [1\n", "not valid YAML"),
         ("a: 'x\n", "not valid YAML"),
         ("a: !!python/object:os.system x\n", "not valid YAML"),
+        ("a: 1\nb: \x01\n", ":2: not valid YAML: a character that cannot be printed"),
+        ("a: &here [*here]\n", "within themselves"),
+        ("a: " + "[" * 5000 + "]" * 5000 + "\n", "too deeply"),
     ],
 )
 def test_faults_have_a_place(tmp_path, text, told):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert told in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_told_with_the_reason(tmp_path):
+    for path, reason in ((tmp_path / "absent.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=reason):
+            read_yaml(path)
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):
