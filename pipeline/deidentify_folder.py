@@ -15,6 +15,7 @@ from pipeline.core.artefacts import RESTRICTED, write_table
 from pipeline.core.errors import ArtefactError, ConfigError, DicomError
 from pipeline.core.marked_yaml import read_yaml
 from pipeline.core.parallel import map_in_order, map_series
+from pipeline.core.places import standing_at
 from pipeline.core.progress import Progress, say
 from pipeline.core.records import BlankedRectangle, Finding, OriginalName, PseudonymLink, ReceiptLine
 from pipeline.dicom.deidentification.burned_in import NEEDS_DECODER, Screen, needed_looks
@@ -90,7 +91,7 @@ def deidentify_folder(
     """
     rules = _read_rules(pixel_rules) if pixel_rules else ()
     if message := contradiction(options, has_pixel_rules=bool(rules)):
-        raise ConfigError(message, where="--options", remedy="choose others")
+        raise ConfigError(message, where="--options", remedy="docs/configuration.md lists them under `deidentify`")
     if describe:
         sys.stdout.write(description(options) + "\n")
         return 0
@@ -236,9 +237,9 @@ def _undecodable(asked: str) -> str:
 
 def _require_places(source: Path, output: Path, restricted: Path) -> None:
     """Refuse places that would mix what goes in, what may leave and what may not."""
-    if not source.is_dir():
+    if standing_at(source) != "folder":
         raise DicomError("the source folder is missing or cannot be read", where=str(source), remedy="check the path")
-    there = {one.name for one in output.iterdir()} if output.exists() else set()
+    there = _names_in(output)
     is_interrupted = _UNFINISHED in there and there <= {_UNFINISHED, *_TABLES}
     if there and not is_interrupted:
         what = "the folder for the output is not empty"
@@ -250,6 +251,17 @@ def _require_places(source: Path, output: Path, restricted: Path) -> None:
     if outer.is_relative_to(inner) or inner.is_relative_to(outer) or any(map(closed.is_relative_to, (inner, outer))):
         what = "input, output and restricted folder lie within each other"
         raise ConfigError(what, where=str(output), remedy="name folders beside each other")
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Give the names of what stands in the folder for the output, if it is there."""
+    if standing_at(folder) == "nothing":
+        return set()
+    try:
+        return {one.name for one in folder.iterdir()}
+    except OSError as error:
+        what = f"the folder for the output cannot be looked into ({error.strerror})"
+        raise ArtefactError(what, where=str(folder), remedy="name a folder of yours") from error
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from pipeline.config import IngestSettings, load
 from pipeline.core.artefacts import RESTRICTED
-from pipeline.core.errors import ArtefactError
+from pipeline.core.errors import ArtefactError, DicomError
+from pipeline.core.places import standing_at
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Instance
 from pipeline.dicom.indexing.archives import unpack
@@ -68,6 +69,8 @@ def take_inventory(folder: Path, *, configfile: Path | None = None, output: Path
     ArtefactError
         If the file cannot be written.
     """
+    if standing_at(folder) in {"nothing", "closed"}:
+        raise DicomError("there is nothing, or it may not be looked up", where=str(folder), remedy="check the path")
     settings = load(configfile).ingest if configfile else IngestSettings(source=folder, modalities=_MODALITIES)
     largest_bytes = settings.max_instance_mb * MEGABYTE
     entries: list[Entry] = []

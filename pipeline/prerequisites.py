@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pipeline.config import Config
 from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.places import standing_at
 from pipeline.dicom.indexing.archives import folder_of, is_archive
 from pipeline.learning.weights.loading import verify
 
@@ -61,9 +62,12 @@ def source_problems(config: Config) -> list[Problem]:
     key, source = "ingest.source", config.ingest.source
     if config.phantom is not None:
         return _phantom_problems(key, source, PHANTOM_FOLDER / "dicom")
-    folder = folder_of(source)
-    if not folder.exists():
+    standing = standing_at(source)
+    if standing == "nothing":
         return [Problem(key, f"there is no folder {source}", "name the folder with the DICOM files, or their archive")]
+    if standing == "closed":
+        return [_closed(key, source)]
+    folder = folder_of(source)
     if not os.access(folder, os.R_OK | os.X_OK if folder.is_dir() else os.R_OK):
         return [Problem(key, f"{source} cannot be read", "ask for the permission")]
     if not folder.is_dir() and not is_archive(source):
@@ -80,7 +84,10 @@ def table_problems(config: Config) -> list[Problem]:
     key, table = "label.table", config.label.table
     if config.phantom is not None:
         return _phantom_problems(key, table, PHANTOM_FOLDER / "labels.csv")
-    if not table.is_file():
+    standing = standing_at(table)
+    if standing == "closed":
+        return [_closed(key, table)]
+    if standing != "file":
         return [Problem(key, f"there is no file {table}", "name the CSV or TSV file with the labels")]
     if not os.access(table, os.R_OK):
         return [Problem(key, f"the file {table} cannot be read", "ask for the permission")]
@@ -92,9 +99,14 @@ def weights_problems(config: Config) -> list[Problem]:
     try:
         verify(config.train.weights_choice)
     except PipelineError as error:
-        found = f"{error.where}: {error.what}" if error.where else error.what
-        return [Problem("train.weights", found, error.remedy)]
+        key = "train.weights"
+        found = error.what if error.where in {"", key} else f"{error.where}: {error.what}"
+        return [Problem(key, found, error.remedy)]
     return []
+
+
+def _closed(key: str, path: Path) -> Problem:
+    return Problem(key, f"{path} cannot be looked up", "ask for the permission to enter every folder on the way to it")
 
 
 def _phantom_problems(key: str, given: Path, made: Path) -> list[Problem]:

@@ -18,8 +18,8 @@ from pipeline.core.records import Estimate, FoldRole, Image, Record
 from pipeline.core.states import UNKNOWN, LabelKind, truth_of
 from pipeline.learning.bank.filling import features_of_blocks, fill_bank
 from pipeline.learning.probing.ranking import logme, neighbour_auroc, nleep, probe_auroc, rank_agreement
-from pipeline.learning.weights.loading import places_of
 from pipeline.learning.weights.sources import SOURCES
+from pipeline.learning.weights.store import found_at
 from pipeline.stages.bank import order_of_study
 from pipeline.train_settings import NEEDED, TrainSettings, WeightsSettings
 
@@ -268,11 +268,7 @@ def _choices(train: TrainSettings, sources: Sequence[str]) -> Iterator[tuple[str
     if unknown:
         what = f"{unknown[0]} is no published source"
         raise ConfigError(what, where="--sources", remedy=f"choose from {', '.join(SOURCES)}")
-    here = [
-        name
-        for name, facts in SOURCES.items()
-        if train.backbone in facts.files and any(path.is_file() for path in places_of(name, train.backbone))
-    ]
+    here = [name for name, facts in SOURCES.items() if train.backbone in facts.files and found_at(name, train.backbone)]
     for name in sources or here:
         # RadImageNet's digest is not published: it is ranked as a study's own source, which names the digest.
         if name != train.weights.source and train.backbone in SOURCES[name].files and name not in NEEDED:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pipeline.core.artefacts import read_parquet, read_table, write_table
 from pipeline.core.errors import PrivacyError
+from pipeline.core.places import standing_at
+from pipeline.core.progress import say
 from pipeline.core.records import Instance, OriginalName, PseudonymLink
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_key
 
@@ -51,13 +53,18 @@ def relink(
         writer.writerows(
             [tuple(OriginalName.model_fields), *((one.kind, one.pseudonym, one.original) for one in found)]
         )
-    return 1 if set(pseudonyms) - {one.pseudonym for one in found} else 0
+    unknown = set(pseudonyms) - {one.pseudonym for one in found}
+    if unknown:
+        say(
+            f"relink: {len(unknown)} of {len(set(pseudonyms))} names are unknown here: were they made with this folder?"
+        )
+    return 1 if unknown else 0
 
 
 def _links(restricted: Path, names: Pseudonyms) -> list[PseudonymLink]:
     """Read the table of patients, and hold it against the key."""
     path = restricted / "pseudonyms.tsv"
-    if not path.is_file():
+    if standing_at(path) != "file":
         what = "the restricted folder holds no table of pseudonyms"
         raise PrivacyError(what, where=str(path), remedy="name the restricted folder of the files' de-identification")
     links = read_table(path, PseudonymLink)

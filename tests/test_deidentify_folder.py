@@ -62,6 +62,26 @@ def test_places_that_would_mix(tmp_path, place):
     assert [path.name for path in (tmp_path / "in").rglob("*")] == ["a.dcm"]
 
 
+def test_places_that_may_not_be_looked_up_are_told_and_no_bug(tmp_path, capfd):
+    """A name that is too long is refused to everybody, as what is behind a folder that may not be entered."""
+    write(tmp_path / "in" / "a.dcm", with_pixels(radiograph()))
+    closed = tmp_path / ("x" * 300)
+    for source, output, told in (
+        (closed, tmp_path / "out", "missing or cannot be read"),
+        (tmp_path / "in", closed, "looked into"),
+    ):
+        assert deidentify(source, output, "--restricted", tmp_path / "restricted") == 2
+        assert told in capfd.readouterr().err
+
+
+def test_names_that_the_folder_does_not_know_are_counted(tmp_path, capfd):
+    write(tmp_path / "in" / "a.dcm", with_pixels(radiograph()))
+    assert deidentify(tmp_path / "in", tmp_path / "out") == 0
+    capfd.readouterr()
+    assert main(["relink", "--restricted", str(tmp_path / "restricted" / "out"), "--pseudonyms", "P-1", "P-2"]) == 1
+    assert "2 of 2 names" in capfd.readouterr().err
+
+
 def test_files_that_cannot_leave_are_counted(tmp_path):
     source = tmp_path / "in"
     write(source / "a.dcm", with_pixels(radiograph()))

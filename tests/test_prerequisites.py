@@ -56,6 +56,23 @@ def test_everything_missing_is_told_at_once():
     assert message.count("what to do") == 3
 
 
+@pytest.mark.usefixtures("place")
+def test_paths_that_may_not_be_looked_up_are_told_and_no_bug():
+    """As behind a folder that may not be entered; a name that is too long is refused to the superuser as well."""
+    closed = "x" * 300
+    message = message_of(study(closed, closed, {"source": "run", "file": closed}))
+    assert f"ingest.source: {closed} cannot be looked up" in message
+    assert f"label.table: {closed} cannot be looked up" in message
+    assert f"train.weights: {closed}: the weights file cannot be looked up" in message
+    assert message.count("permission") == 3
+
+
+@pytest.mark.usefixtures("place")
+def test_a_key_is_named_once(monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", "none")
+    assert "train.weights: the weights file was found neither" in message_of(study(weights="imagenet"))
+
+
 @pytest.mark.parametrize("source", [".", "results", "results/mine/dicom", ".."])
 def test_a_source_that_holds_the_results_is_refused(place, source):
     """The study would read its own output; de-identified copies would come back as new patients."""

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from pipeline.core.errors import ArtefactError
+
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_REDRAWS = 0.2
 
@@ -12,14 +14,24 @@ _log: TextIO | None = None
 
 
 def open_log(path: Path | None) -> None:
-    """Copy everything that `say` prints into a file, beside the terminal (None: to the terminal only)."""
+    """Copy everything that `say` prints into a file, beside the terminal (None: to the terminal only).
+
+    Raises
+    ------
+    ArtefactError
+        If the file cannot be written.
+    """
     global _log  # noqa: PLW0603  one process runs one stage with one log
     if _log is not None:
         _log.close()
         _log = None
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _log = path.open("a", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _log = path.open("a", encoding="utf-8")
+        except OSError as error:
+            what = f"the log cannot be written ({error.strerror})"
+            raise ArtefactError(what, where=str(path), remedy="name a file in a folder of yours") from error
 
 
 def say(line: str) -> None:

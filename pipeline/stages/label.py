@@ -9,10 +9,11 @@ from pipeline.cohort.findings import Columns, Listing, count_states, join_findin
 from pipeline.cohort.labels import LabelledCohort, join_labels, read_label_table, resolve_labels
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import PrivacyError
+from pipeline.core.places import standing_at
 from pipeline.core.progress import say
 from pipeline.core.records import Finding, FlowStep, Image, Label
 from pipeline.core.states import ABSENT, PRESENT
-from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_or_create_key
+from pipeline.dicom.deidentification.pseudonyms import Pseudonyms, read_key
 from pipeline.label_settings import FindingColumns, FindingList, LabelSettings
 
 
@@ -45,9 +46,9 @@ def label(
     PrivacyError
         If the key is missing or open to others.
     """
-    if not key.exists():  # a new key would match nothing
+    if standing_at(key) == "nothing":  # a new key would match nothing
         raise PrivacyError("the study's secret key is missing", where=str(key), remedy="run `ingest` again")
-    translate = partial(Pseudonyms(read_or_create_key(key)).label_key, settings.key)
+    translate = partial(Pseudonyms(read_key(key)).label_key, settings.key)
     index = read_table(images, Image)
     asked = settings.findings
     cohort = (

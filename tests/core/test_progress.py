@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core import progress
+from pipeline.core.errors import ArtefactError
 from pipeline.core.progress import Progress, format_duration, open_log, say
 
 
@@ -21,6 +22,12 @@ class Clock:
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtefactError, match="the log cannot be written"):
+        open_log(tmp_path / "file" / "log")
 
 
 @pytest.fixture

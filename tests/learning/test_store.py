@@ -184,14 +184,20 @@ def test_medicalnets_file_is_compared_with_a_network_for_volumes(machine, monkey
         (NAME, "wrong digest: expected SHA-256 f37072fd"),
         ("cut.pth", "truncated or damaged"),
         ("absent.pth", "no such file"),
+        ("x" * 300, "may not be looked up"),
     ],
 )
 def test_other_files_are_not_taken(machine, published, name, told):
-    if name != "absent.pth":
+    if name in {"mine.pth", NAME, "cut.pth"}:
         shutil.copyfile(published / ("cut.pth" if name == "cut.pth" else NAME), machine / name)
     with pytest.raises(WeightsError, match=told):
         bring_in(Path(name))
     assert kept(machine) == []
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(WeightsError, match="Is a directory"):
+        file_digest(tmp_path)
 
 
 def test_verify_tells_every_fault_and_fails(register, published, capfd):

@@ -18,9 +18,19 @@ _LONGEST_HEADER = 100_000_000
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        what = f"the file cannot be read ({error.strerror})"
+        raise WeightsError(what, where=str(path), remedy="check the path and the permissions") from error
 
 
 def require_digest(path: Path, expected: str) -> str:

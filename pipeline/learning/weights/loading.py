@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import WeightsError
+from pipeline.core.places import standing_at
 from pipeline.learning.networks.backbones import BACKBONES, HEAD, SLICES, block_of, recognise
 from pipeline.learning.networks.forms import Inflation, VolumeForm
 from pipeline.learning.networks.layouts import Layout, unwrap, with_usual_epsilon
@@ -335,7 +336,11 @@ def _verify_run(choice: WeightsChoice) -> VerifiedWeights:
 
 
 def _existing(path: Path | None) -> Path:
-    if path is None or not path.is_file():
+    standing = "nothing" if path is None else standing_at(path)
+    if standing == "closed":
+        remedy = "ask for the permission to enter every folder on the way to it"
+        raise WeightsError("the weights file cannot be looked up", where=str(path), remedy=remedy)
+    if path is None or standing != "file":
         what = "the weights file does not exist"
         raise WeightsError(what, where=str(path), remedy="check train.weights.file in the configuration")
     return path
@@ -344,7 +349,7 @@ def _existing(path: Path | None) -> Path:
 def _first_existing(source: str, backbone: str) -> Path:
     looked = places_of(source, backbone)
     for path in looked:
-        if path.is_file():
+        if standing_at(path) == "file":
             return path
     what = f"the weights file was found neither as {' nor as '.join(str(path) for path in looked)}"
     url = SOURCES[source].files[backbone].url

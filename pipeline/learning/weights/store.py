@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artefacts import replacing
 from pipeline.core.errors import WeightsError
+from pipeline.core.places import standing_at
 from pipeline.core.progress import say
 from pipeline.learning.networks.backbones import BACKBONES, recognise
 from pipeline.learning.networks.layouts import layout_of, unwrap
@@ -31,7 +32,7 @@ _BRING = "bring it in with python -m pipeline weights import FILE"
 
 def found_at(source: str, backbone: str) -> Path | None:
     """Give the place of a published file on this machine, or None; it is not looked into."""
-    return next((path for path in places_of(source, backbone) if path.is_file()), None)
+    return next((path for path in places_of(source, backbone) if standing_at(path) == "file"), None)
 
 
 def check_file(source: str, backbone: str, path: Path) -> str:
@@ -98,8 +99,10 @@ def bring_in(path: Path) -> tuple[str, str, Path]:
     WeightsError
         If it is no registered file, damaged, or not fit for its network.
     """
-    if not path.is_file():
-        raise WeightsError("there is no such file", where=str(path), remedy="name the weights file")
+    if standing_at(path) != "file":
+        raise WeightsError(
+            "there is no such file, or it may not be looked up", where=str(path), remedy="name the weights file"
+        )
     digest = file_digest(path)
     for source, backbone in entries():
         file = SOURCES[source].files[backbone]
