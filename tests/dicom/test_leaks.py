@@ -75,6 +75,37 @@ def test_numbers():
     assert not tokens.is_number("a1")
 
 
+@pytest.mark.parametrize("written", ["48213", "+0048213", "48213.00", "4.8213e4", "4.8213E+4"])
+@pytest.mark.parametrize("number", ["48213", "0048213", "48-213", "48 213"])
+def test_a_number_is_the_same_however_it_is_written(number, written):
+    tokens = identity_tokens(ct(PatientID=number))
+    assert tokens.is_number(written)
+    assert not tokens.is_number(f"1{written.lstrip('+')}")
+    assert not tokens.is_number(f"-{written}")  # an intercept, perhaps
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("AB123-CD456", "CT AB123 CD456 head"),
+        ("AB123-CD456", "CT AB123_CD456 head"),
+        ("A-12-B-34", "CT A12 B34 head"),
+        ("A12B34", "CT A-12 B-34 head"),
+        ("481516", "CT 481.516 head"),
+        ("481516", "CT 481,516 head"),
+    ],
+)
+def test_the_patients_number_is_found_with_other_signs_in_it(number, text):
+    options = ("clean_descriptors",)
+    after = clean(ct(PatientID=number, StudyDescription=text, ScanOptions=text[3:].upper()), options=options)
+    assert after.StudyDescription == "CT head"
+    assert not after.get("ScanOptions")
+    several = clean(ct(PatientID=number, PatientState=text.split()), options=options)
+    assert not any(sign.isdigit() for sign in str(several.PatientState))
+    other = clean(ct(PatientID="x", StudyDescription=text), options=options)
+    assert other.StudyDescription == text  # else the test proves nothing
+
+
 @pytest.mark.parametrize(
     ("charset", "name"),
     [

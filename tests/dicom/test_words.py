@@ -68,6 +68,9 @@ def test_values_of_several_parts_are_looked_at_together():
     assert result.PatientState == "REMOVED"
     assert not result.ScanOptions
     assert "AcquisitionNumber" not in result
+    for moment in ("20240301120000", "202403011200", "20240301120000.5", "2.0240301e7"):
+        assert "KVP" not in clean(ct(KVP=moment))
+    assert "KVP" in clean(ct(KVP="20240301250000"))
     kept = clean(ct(AcquisitionNumber="19261350", ScanOptions="HELICAL"))
     assert (kept.AcquisitionNumber, kept.ScanOptions) == (19261350, "HELICAL")
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 from pydicom.datadict import tag_for_keyword
@@ -35,6 +36,7 @@ KEPT_BY_OPTION = {
 # Shorter words ("LI", "1") stand in nearly every file by chance.
 _SHORTEST = 4
 _SHORTEST_NUMBER = 5
+_MOST_DIGITS = 32
 # Digits alone are frequent in coordinates; in bytes only long ones mean something.
 _SHORTEST_DIGITS_IN_BYTES = 8
 _SHORTEST_IN_BINARY = 6
@@ -87,9 +89,24 @@ class Tokens:
         return word in self.short_words or (len(word) >= _SHORTEST and any(one in word for one in self.words))
 
     def are_in(self, text: str) -> bool:
-        """Tell whether a text holds one of the words, whatever the capitals."""
+        """Tell whether a text holds one of the words, whatever the capitals, or one of the numbers, however spelled."""
         folded = text.casefold()
-        return any(word in folded for word in self.words)
+        return any(word in folded for word in self.words) or self.is_spelled_in(folded)
+
+    def is_spelled_in(self, text: str) -> bool:
+        """Tell whether a text holds one of the numbers with other blanks and signs in it, or without its own.
+
+        Examples
+        --------
+        >>> tokens = Tokens(frozenset({"ab123-cd456", "481516"}))
+        >>> [tokens.is_spelled_in(text) for text in ("CT AB123 CD456", "head 481.516", "head 481", "123 456")]
+        [True, True, False, False]
+        """
+        numbers = _spelled_plainly(self.words)
+        if not numbers:
+            return False
+        plain = _plain(text.casefold())
+        return any(map(plain.__contains__, numbers))
 
     def are_in_text(self, value: bytes) -> bool:
         """Tell whether an encoded text holds one of the words or, as a word, a short one, in any character set.
@@ -108,10 +125,9 @@ class Tokens:
         return False
 
     def is_number(self, text: str) -> bool:
-        """Tell whether a text is one of the words and a whole number of some length."""
-        whole, _, rest = text.strip().lstrip("+").partition(".")
-        plain = whole if not rest.strip("0") else ""
-        return plain.isdecimal() and len(plain) >= _SHORTEST_NUMBER and plain in self.words
+        """Tell whether a text is one of the numbers, of some length, whatever its zeros, its point and its exponent."""
+        plain = whole_number(text)
+        return len(plain) >= _SHORTEST_NUMBER and plain in _whole_numbers(self.words)
 
     def long_in_bytes(self, data: bytes, fixed_words: str = "") -> bool:
         """Tell whether binary data hold one of the words that are too long to stand there by chance."""
@@ -165,6 +181,22 @@ def identity_tokens(dataset: Dataset, options: Collection[str] = ()) -> Tokens:
     return Tokens(words, short_words, frozenset(filter(is_worth_a_search, uids)))
 
 
+def whole_number(text: str) -> str:
+    """Give the digits of a whole number; empty for a fraction, for what is below zero, and for what is no number.
+
+    Examples
+    --------
+    >>> [whole_number(text) for text in ("+00481516.0", "4.81516e5", "481.5", "-481516", "x", "1e999")]
+    ['481516', '481516', '', '', '', '']
+    """
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return ""
+    is_whole = number.is_finite() and number >= 0 and number.adjusted() < _MOST_DIGITS and number == int(number)
+    return str(int(number)) if is_whole else ""
+
+
 def is_worth_a_search(uid: str) -> bool:
     """Tell whether a UID is long enough not to stand anywhere by chance."""
     return len(uid) >= _SHORTEST
@@ -186,6 +218,22 @@ def _words(names: tuple[str, ...], numbers: tuple[str, ...]) -> tuple[frozenset[
     whole = {number.strip(" .\0").casefold() for number in numbers}
     long = frozenset(word for word in parts | whole if len(word) >= _SHORTEST)
     return long, frozenset(word for word in parts if 1 < len(word) < _SHORTEST)
+
+
+def _plain(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
+
+
+@lru_cache(maxsize=256)
+def _spelled_plainly(words: frozenset[str]) -> tuple[str, ...]:
+    """Give letters and digits of the words with digits in them, of those that are long enough."""
+    plain = {_plain(word) for word in words if any(map(str.isdigit, word))}
+    return tuple(sorted(one for one in plain if len(one) >= _SHORTEST_NUMBER))
+
+
+@lru_cache(maxsize=256)
+def _whole_numbers(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(one.lstrip("0") for one in _spelled_plainly(words) if one.isdecimal())
 
 
 @lru_cache(maxsize=256)

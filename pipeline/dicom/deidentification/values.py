@@ -15,7 +15,7 @@ from pydicom.uid import UID
 
 from pipeline.dicom.deidentification.dates import DUMMY_DATE, DUMMY_TIME, moved
 from pipeline.dicom.deidentification.decisions import Decision
-from pipeline.dicom.deidentification.leaks import Tokens
+from pipeline.dicom.deidentification.leaks import Tokens, whole_number
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.words import (
     REMOVED,
@@ -30,7 +30,8 @@ from pipeline.dicom.deidentification.words import (
 from pipeline.dicom.reading.files import FileFault
 
 _NUMBER = re.compile(rb" *(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)? *")
-_DATE = re.compile(r"\+?((?:19|20)\d\d)(\d\d)(\d\d)(?:\.0*)?")
+# A day of a calendar, alone or with a time of day.
+_DATE = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)((?:[01]\d|2[0-3])(?:[0-5]\d){1,2})?")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,&()/+_-]{0,63}")
 _TECHNIQUE = re.compile(r"(?=.*[*_0-9])\*?[a-z0-9_]{2,16}")
 _CODE = re.compile(r"[A-Za-z0-9.+/%*{}\[\]_-]{1,16}")
@@ -57,6 +58,7 @@ _MAKERS = frozenset(
 _UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 _OFFSET = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
 _OLDEST_YEARS = 130
+_DAY_DIGITS = 8
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _CHARACTER_SET = re.compile(r"(ISO[_ ]IR \d{1,3}|ISO 2022 IR \d{1,3}|GB18030|GBK)?")
 # Coding schemes of PS3.16, section 8: their codes and meanings are public.
@@ -72,6 +74,7 @@ OLDEST_SHOWN_YEARS = 89  # ages above it are stated as 90 (US 45 CFR 164.514(b)(
 _BACKSLASH = "\\"
 _SHORTEST_WORD_IN_BINARY = 6
 _BLANKS = re.compile("[ \t\n\v\f\r]+")  # of ASCII: other bytes that Python takes for blanks are parts of characters
+_WITH_DIGITS = re.compile(r"[^ \t\n\v\f\r]*\d[^ \t\n\v\f\r]*")
 # Between these escape sequences bytes of ASCII letters are halves of Japanese characters (PS3.3, table C.12-4).
 _TWO_BYTES = re.compile(rb"\x1b(?:\$[@B]|\$\(D)[^\x1b]*")
 
@@ -173,7 +176,10 @@ class Values:
 
     def term(self, value: bytes, found: Decision) -> bytes | None:
         """Keep terms whose words are known."""
-        return _joined(_ungrouped([cleaned_term(part, self.identity.tokens.is_word) for part in _texts(value)]))
+        parts = _texts(value)
+        if self.identity.tokens.is_spelled_in("".join(parts)):
+            return b""
+        return _joined(_ungrouped([cleaned_term(part, self.identity.tokens.is_word) for part in parts]))
 
     def words(self, value: bytes, found: Decision) -> bytes | None:
         """Keep the words of texts that are known."""
@@ -182,6 +188,8 @@ class Values:
         value = _TWO_BYTES.sub(b"\x1b", value)  # goes with the word that it stands in
         is_long = found.representation in {"ST", "LT", "UT"}  # where a backslash is a character
         parts = [value.decode("latin-1").rstrip(" \0")] if is_long else _texts(value)
+        if self.identity.tokens.is_spelled_in("".join(parts)):
+            parts = [_WITH_DIGITS.sub("", part) for part in parts]
         kept = [cleaned(_BLANKS.sub(" ", part).strip(" "), self.identity.tokens.is_word) for part in parts]
         return _joined(_ungrouped(kept)) or REMOVED.encode()
 
@@ -288,8 +296,10 @@ def _is_of_a_maker(word: str) -> bool:
 
 
 def _is_date(text: str) -> bool:
-    """Tell whether a number is a day of the years 1900 to 2099."""
-    match = _DATE.fullmatch(text.strip())
+    """Tell whether a number is a day of the years 1900 to 2099, or a moment of one."""
+    whole = text.strip().lstrip("+")
+    moment = whole.partition(".")[0]
+    match = _DATE.fullmatch(whole_number(whole) or (moment if len(moment) > _DAY_DIGITS else ""))
     try:
         return match is not None and bool(date(int(match[1]), int(match[2]), int(match[3])))
     except ValueError:
