@@ -8,8 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import BasicVoiceAudioWaveformStorage, ExplicitVRLittleEndian, GeneralAudioWaveformStorage
 
 from pipeline.deidentify_folder import deidentify_folder
@@ -83,6 +85,43 @@ def test_tables_that_are_tables_stay(keyword, knots, width, scale, entries):
     dataset = ct(PatientName="SMITH^JOHN")
     dataset.add_new(tag_for_keyword(keyword), "OW", table)
     assert cleaned(dataset)[keyword].value == table
+
+
+def with_bytes(keyword, representation, value):
+    dataset = ct()
+    tag = Tag(tag_for_keyword(keyword))
+    dataset[tag] = RawDataElement(tag, representation, len(value), value, 0, False, True)
+    return dataset
+
+
+@pytest.mark.parametrize("is_implicit", [False, True])
+@pytest.mark.parametrize(
+    ("keyword", "size", "most"),
+    [
+        ("SmallestImagePixelValue", 2, 1),
+        ("RegionFlags", 4, 1),
+        ("SpiralPitchFactor", 8, 1),
+        ("DiffusionGradientOrientation", 8, 3),
+        ("FrameIncrementPointer", 4, None),
+        ("ReferencedFrameNumbers", 2, None),
+    ],
+)
+def test_numbers_take_the_room_of_numbers(keyword, size, most, is_implicit):
+    """What is more than the standard lets an attribute have may be anything, of anybody."""
+    representation = None if is_implicit else dictionary_VR(keyword).split(" or ")[0]
+    text = b"seen by Dr Kowalski in St Marys on 8 May"
+    for count in range(6):
+        value = text[: size * count]
+        kept = keyword in cleaned(with_bytes(keyword, representation, value))
+        assert kept == (most is None or count <= most)
+        if value:
+            assert keyword not in cleaned(with_bytes(keyword, representation, value + b"x"))
+
+
+@pytest.mark.parametrize("value", [b"Kowalski", b"\0\1\0"])
+def test_a_dimension_that_is_no_number_keeps_the_file_out(value):
+    with pytest.raises(FileFault, match="DEIDENTIFICATION_FAILED"):
+        cleaned(with_bytes("Rows", "US", value))
 
 
 def test_arrays_of_numbers_stay():

@@ -194,6 +194,21 @@ def test_a_cohort_is_written_to_the_byte_as_without_memory(cohort, tmp_path, mon
         assert sorted(result[0].counts) == sorted(other[0].counts)
 
 
+@pytest.mark.parametrize("items", [[], [ct(ImageComments="x")]])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_sequences_that_are_emptied_are_counted_alike(items, is_open):
+    file = ct(PrescriptionNotesSequence=Sequence(items))
+    file["PrescriptionNotesSequence"].is_undefined_length = is_open
+    memory = Recurring(NAMES, DAYS, frozenset(DEFAULT_OPTIONS))
+    data = encoded(file, is_implicit=False)
+    cut = ordinary_pieces(data, 0, is_implicit=False, is_whole=True)
+    ours, _ = memory.header(cut[0], ExplicitVRLittleEndian, is_implicit=False)
+    wanted = slowly(data, ExplicitVRLittleEndian, memory.options, is_implicit=False)
+    assert ours.encoded == wanted.encoded
+    assert sorted(ours.counts) == sorted(wanted.counts)
+    assert (0x30100081, "emptied" if items else "kept", 1) in ours.counts
+
+
 def test_files_of_one_patient_do_not_lend_words_to_another():
     """An element that was harmless in one study may be a name in the next."""
     memory = Recurring(NAMES, DAYS, frozenset({"clean_descriptors"}))

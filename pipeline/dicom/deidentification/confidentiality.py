@@ -235,6 +235,9 @@ class Walk:
         return Treated(DataElement(tag, "SQ", kept), counts, frozenset(within.made))
 
     def _value(self, tag: BaseTag, element: Element, found: Decision, source: Dataset) -> Treated:
+        if found.action == "empty" and isinstance(element.value, Sequence):  # pydicom has read its items
+            count = (int(tag), "emptied" if element.value else "kept")
+            return Treated(raw_text(tag, "SQ", ""), (count,), frozenset())
         raw = raw_element(tag, element, found.representation, source, is_little_endian=self.is_little_endian)
         if raw is None:  # the value is of another kind than the standard says, or cannot be read
             if found.action == "vital":

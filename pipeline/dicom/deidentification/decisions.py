@@ -8,7 +8,7 @@ vocabulary knows them, UIDs and dates as the options say. Private and unknown at
 from functools import lru_cache
 from typing import NamedTuple
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from pipeline.dicom.deidentification.options import FULL_DATES, MODIFIED_DATES
 from pipeline.dicom.deidentification.profile import Row, defined_terms, resolved, row_of
@@ -19,7 +19,7 @@ LAST_GROUP = 0x7FE0
 ACTIONS = {
     "number": "kept if it is a number, no day of a calendar and not the patient's, else removed",
     "vital": "kept if it is a number and not the patient's, else the whole instance is kept out",
-    "binary": "kept if no word of the patient's identity stands in it, else removed",
+    "binary": "kept if it has the length of its numbers and no word of the patient's in it, else removed",
     "terms": "kept if it is one of the listed terms, else emptied",
     "term": "kept if its words are in the vocabulary or codes of up to three letters and digits, else emptied",
     "technique": "kept if it looks like a name of a pulse sequence, else only its words of the vocabulary",
@@ -115,6 +115,11 @@ _ARRAYS = frozenset(
         "VolumetricCurvePoints", "VolumetricCurveUpDirections",
     }
 )  # fmt: skip
+_WORD_BYTES = {
+    **dict.fromkeys(("US", "SS", "US or SS"), 2),
+    **dict.fromkeys(("UL", "SL", "FL", "AT"), 4),
+    **dict.fromkeys(("UV", "SV", "FD"), 8),
+}
 _DATES = frozenset({"DA", "DT", "TM"})
 _NOTHING_TO_CLEAN = frozenset({"PN", "AE", "UR"})  # names through and through
 _NAMING = frozenset({"retain_device_identity", "retain_institution_identity"})
@@ -137,6 +142,8 @@ class Decision(NamedTuple):
     representation: str  # the standard's, as pydicom's dictionary names it ("US or SS" where it is open)
     keyword: str = ""
     terms: frozenset[str] = frozenset()
+    word_bytes: int = 1  # of one number in binary form
+    most_bytes: int = 0  # of all that the standard lets an attribute have; 0 if it sets no bound
 
 
 class Place(NamedTuple):
@@ -175,7 +182,14 @@ def decision(tag: int, place: Place) -> Decision:
     action = _action(tag, keyword, representation, place)
     if place.is_dummy:
         action = "remove" if action == "remove" else _SAID.get(keyword, _ALIKE.get(action, action))
-    return Decision(action, representation, keyword, defined_terms().get(keyword, frozenset()))
+    return Decision(action, representation, keyword, defined_terms().get(keyword, frozenset()), *_room(tag))
+
+
+def _room(tag: int) -> tuple[int, int]:
+    """Give the length of one number in binary form and of all of them, by value multiplicity (PS3.5, section 6.4)."""
+    word = _WORD_BYTES.get(dictionary_VR(tag), 0)
+    most = dictionary_VM(tag).rpartition("-")[2]
+    return (word, word * int(most) if most.isdecimal() else 0) if word else (1, 0)
 
 
 def _action(tag: int, keyword: str, representation: str, place: Place) -> str:

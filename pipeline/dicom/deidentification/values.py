@@ -148,7 +148,9 @@ class Values:
         return None if any(map(self.identity.tokens.is_number, texts)) else value
 
     def binary(self, value: bytes, found: Decision) -> bytes | None:
-        """Keep numbers in binary form, unless somebody wrote a name into them, or a text into a table."""
+        """Keep numbers in binary form, unless a name stands in them, or a text in their stead or in a table."""
+        if len(value) % found.word_bytes or (found.most_bytes and len(value) > found.most_bytes):
+            return None
         if len(value) >= _SHORTEST_WORD_IN_BINARY and self.identity.tokens.long_in_bytes(value):
             return None
         is_table = found.keyword.endswith(("LookupTableData", "LUTData"))
