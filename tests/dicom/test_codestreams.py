@@ -167,6 +167,63 @@ def test_what_cannot_be_followed_is_refused(syntax):
         without_comments(value_of([CODESTREAMS["baseline"][1]]), syntax)
 
 
+@pytest.mark.parametrize("name", [*CODESTREAMS, "RLE"])
+def test_an_offset_table_holds_offsets(name):
+    """Readers of a single frame skip it, whatever it holds."""
+    syntax, codestream, _ = CODESTREAMS.get(name, (RLELossless, bytes(64), None))
+    single = without_comments(value_of([codestream], has_table=False), syntax)[8:]
+    table = struct.pack("<HHL", 0xFFFE, 0xE000, 4)
+    assert without_comments(table + b"ANNA" + single, syntax) == table + bytes(4) + single
+    for text in (b"JO AB 19260508", TEXT):
+        with pytest.raises(FileFault, match="DEIDENTIFICATION_FAILED"):
+            without_comments(struct.pack("<HHL", 0xFFFE, 0xE000, len(text)) + text + single, syntax)
+    for frames, fragments in ((3, 1), (3, 2), (1, 5)):
+        value = value_of([codestream] * frames, fragments)
+        assert without_comments(value, syntax)[: items(value)[1][0]] == value[: items(value)[1][0]]
+
+
+def box(kind, contents):
+    return struct.pack(">L4s", 8 + len(contents), kind) + contents
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        box(b"jP  ", TEXT),
+        box(b"ftyp", b"jp2 \0\0\0\0" + TEXT),
+        box(b"ftyp", b"MUSTERMANN"),
+        box(b"JOHN", b"") + box(b"DOE ", b"x"),
+        box(b"free", TEXT),
+    ],
+)
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_boxes_have_no_room_for_texts(extra, is_inside):
+    syntax, codestream, decode = CODESTREAMS["JP2"]
+    at = codestream.index(b"jp2h") - 4
+    length = struct.unpack_from(">L", codestream, at)[0]
+    inner = codestream[at + 8 : at + length]
+    codestream = codestream[:12] + box(b"ftyp", b"jp2 \0\0\0\0jp2 " + TEXT[:20]) + codestream[12 + 20 :]
+    at += 20
+    if is_inside:
+        inner += box(b"res ", box(b"resc", TEXT[:10])) + box(b"free", TEXT)
+    value = value_of([codestream[:at] + extra + box(b"jp2h", inner) + codestream[at + length :]])
+    made = without_comments(value, syntax)
+    assert len(made) == len(value)
+    assert not [word for word in (*WORDS, TEXT[:4], b"JOHN", b"DOE ") if word in made]
+    (frame,) = generate_frames(made, number_of_frames=1)
+    np.testing.assert_array_equal(decode(frame), decode(codestream))
+
+
+def test_colours_by_a_number_hold_a_number():
+    syntax, codestream, _ = CODESTREAMS["JP2"]
+    at, colours = codestream.index(b"jp2h") - 4, codestream.index(b"colr") - 4
+    length, size = (struct.unpack_from(">L", codestream, place)[0] for place in (at, colours))
+    contents = codestream[colours + 8 : colours + size] + TEXT
+    inner = codestream[at + 8 : colours] + box(b"colr", contents) + codestream[colours + size : at + length]
+    with pytest.raises(FileFault, match="DEIDENTIFICATION_FAILED"):
+        without_comments(value_of([codestream[:at] + box(b"jp2h", inner) + codestream[at + length :]]), syntax)
+
+
 def damages(name):
     codestream = CODESTREAMS[name][1]
     yield b"no codestream at all"

@@ -64,9 +64,14 @@ _SOT_BYTES = 12
 _J2K_SEGMENTS = frozenset(
     0xFF00 | one for one in (*range(0x50, 0x54), *range(0x55, 0x5A), *range(0x5C, 0x62), 0x63, *range(0x70, 0x7A))
 )
-_KEPT_BOXES = frozenset({b"jP  ", b"ftyp"})
-_HEADER_BOXES = frozenset({b"ihdr", b"bpcc", b"pclr", b"cmap", b"cdef", b"res "})
+_HEADER_BOXES = frozenset({b"ihdr", b"bpcc", b"pclr", b"cmap", b"cdef"})
+_DISPENSABLE_BOXES = frozenset({b"res ", b"free"})
+_FREE = b"free"  # a box without meaning (ISO/IEC 15444-2, annex M)
+_BRAND = b"jp2 "
+_BRANDS = frozenset({_BRAND, b"jpx ", b"jpxb", b"jph "})
+_WORD_BYTES = 4
 _ENUMERATED = 1  # colours by a number, not by a profile
+_ENUMERATED_BYTES = 7
 
 
 def without_comments(pixels: bytes | memoryview, transfer_syntax_uid: str) -> bytes | memoryview:
@@ -87,13 +92,15 @@ def without_comments(pixels: bytes | memoryview, transfer_syntax_uid: str) -> by
     Raises
     ------
     FileFault
-        ``DEIDENTIFICATION_FAILED`` if a codestream cannot be followed to its end, or nothing is known of its kind.
+        ``DEIDENTIFICATION_FAILED`` if a codestream cannot be followed to its end, if nothing is known of its kind, or
+        if the offset table of several frames leads elsewhere than to fragments.
     """
-    if transfer_syntax_uid == RLELossless:  # has no room for texts
-        return pixels
-    if transfer_syntax_uid not in _JPEG | _JPEG_2000:
+    if transfer_syntax_uid not in _JPEG | _JPEG_2000 | {RLELossless}:
         raise FileFault("DEIDENTIFICATION_FAILED")
     places = list(_fragments(pixels))
+    pixels = _with_plain_table(pixels, places)
+    if transfer_syntax_uid == RLELossless:  # has no room for texts
+        return pixels
     starts = [0, *accumulate(end - start for start, end in places)]
     stream = _Stream(b"".join([pixels[start:end] for start, end in places]), starts, transfer_syntax_uid)
     try:
@@ -124,6 +131,20 @@ def _fragments(pixels: bytes | memoryview) -> Iterator[tuple[int, int]]:
         if not is_table:
             yield start, at
         is_table = False
+
+
+def _with_plain_table(pixels: bytes | memoryview, places: list[tuple[int, int]]) -> bytes | memoryview:
+    """Make sure that the offset table holds the places of fragments and nothing else: readers of one frame skip it."""
+    begin = _ITEM_HEADER_BYTES
+    end = begin + struct.unpack_from("<L", pixels, 4)[0] if len(pixels) else begin
+    known = {start - _ITEM_HEADER_BYTES - end for start, _ in places}
+    if (end - begin) % _WORD_BYTES == 0 and known.issuperset(
+        struct.unpack(f"<{(end - begin) // 4}L", pixels[begin:end])
+    ):
+        return pixels
+    if end - begin != _WORD_BYTES:
+        raise FileFault("DEIDENTIFICATION_FAILED")
+    return b"".join([pixels[:begin], bytes(_WORD_BYTES), pixels[end:]])  # the one frame begins with the first fragment
 
 
 @dataclass
@@ -266,6 +287,7 @@ class _Stream:
 
     def _boxes(self, at: int) -> int:
         """Follow the boxes of a JP2 file, which some devices write instead of a codestream; give the end of that."""
+        first, is_typed = at, False
         while True:
             kind, start, end = self._box(at)
             if kind == b"jp2c":
@@ -274,16 +296,26 @@ class _Stream:
                 return self._jpeg_2000(start + 2)
             if kind == b"jp2h":
                 self._header_boxes(start, end)
-            elif kind not in _KEPT_BOXES:
-                self._write(start, bytes(end - start))
+            elif kind == b"ftyp" and not is_typed:
+                is_typed = True
+                self._write(start, _plain_brands(self.data[start:end]))
+            elif at != first:  # the signature
+                self._empty_box(at, start, end)
             at = end
+
+    def _empty_box(self, at: int, start: int, end: int) -> None:
+        self._write(at + _WORD_BYTES, _FREE)
+        self._write(start, bytes(end - start))
 
     def _header_boxes(self, at: int, end: int) -> None:
         while at < end:
+            begin = at
             kind, start, at = self._box(at)
-            is_plain = kind == b"colr" and self.data[start] == _ENUMERATED
-            if at > end or not (is_plain or kind in _HEADER_BOXES):
+            is_plain = kind == b"colr" and at - start == _ENUMERATED_BYTES and self.data[start] == _ENUMERATED
+            if at > end or not (is_plain or kind in _HEADER_BOXES | _DISPENSABLE_BOXES):
                 self._refuse()  # a profile of colours may hold texts, and cannot go
+            if kind in _DISPENSABLE_BOXES:
+                self._empty_box(begin, start, at)
 
     def _box(self, at: int) -> tuple[bytes, int, int]:
         """Give kind, begin of contents, and end of a box."""
@@ -295,3 +327,11 @@ class _Stream:
         if end < start or end > len(self.data) or (length == 0 and kind != b"jp2c"):
             self._refuse()
         return kind, start, end
+
+
+def _plain_brands(found: bytes) -> bytes:
+    """Give the contents of a file type box with known brands only (ISO/IEC 15444-1, I.5.2)."""
+    words = [found[at : at + _WORD_BYTES] for at in range(0, len(found), _WORD_BYTES)]
+    plain = [word if word in _BRANDS else _BRAND for word in words]
+    plain[1:2] = [bytes(_WORD_BYTES)]  # the version
+    return b"".join(plain)[: len(found)]
