@@ -64,10 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name in (*STAGES, *OTHER_VERBS):
         summary = _summary(name)
-        note = f"Without a study: {ALONE[name][2][0]} FOLDER --help" if name in ALONE else None
-        verb = verbs.add_parser(name, help=summary, description=summary, epilog=note)
+        verb = verbs.add_parser(name, help=summary, description=summary)
         if words and words[0] == name:  # only the verb asked for is imported
-            _add_options(verb, _function(name, words), name)
+            function = _function(name, words)
+            _add_options(verb, function, name)
+            if name in ALONE and function is stage(name):
+                options = " ".join(f"{option} FOLDER" for option in ALONE[name][2][:2])
+                also = f"or, without a study: {verb.prog} {options} (add --help for its options)"
+                verb.usage = f"{verb.format_usage().removeprefix('usage: ').rstrip()}\n{also}"
     known = vars(parser.parse_args(words))
     name = known.pop("verb")
     log: Path | None = known.pop("log", None)
@@ -122,7 +126,7 @@ def _notes(function: Callable[..., Any]) -> dict[str, str]:
             found |= {name: f"{found.get(name, '')} {line.strip()}".strip() for name in names}
         elif line:
             names = [name.strip() for name in line.split(",")]
-    return {name: note.replace("%", "%%") for name, note in found.items()}
+    return {name: note.replace("%", "%%").replace("``", "`") for name, note in found.items()}
 
 
 def _add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], name: str) -> None:
@@ -130,11 +134,12 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], 
     notes = _notes(function)
     for option in inspect.signature(function).parameters.values():
         kind = _plain_type(hints[option.name])
-        note = notes.get(option.name)
+        note = _with_default(notes.get(option.name, ""), option.default)
         flag = f"--{option.name.replace('_', '-')}"
         required = option.default is inspect.Parameter.empty
         if inspect.isclass(kind) and issubclass(kind, BaseModel):
-            note = f"the section `{name}` as JSON, or a configuration file"
+            section = _section_of(kind, name, option.name)
+            note = f"{section} as JSON, or a configuration file"
             parser.add_argument(flag, required=required, default=option.default, metavar="JSON|FILE", help=note)
         elif get_origin(kind) is tuple:
             kind, many = get_args(kind)[0], {"nargs": "+"}
@@ -154,6 +159,20 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], 
     parser.add_argument("--log", type=Path, default=None, metavar="Path", help="copy of everything printed")
 
 
+def _with_default(note: str, default: Any) -> str:
+    """Add the value that is taken if an option is left out, unless the words say what happens then."""
+    is_told = default in (inspect.Parameter.empty, None, False, ()) or "default" in note
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    return note if is_told else f"{note} (default: {shown})".strip()
+
+
+def _section_of(kind: type[BaseModel], name: str, option: str) -> str:
+    """Say which part of a configuration an option takes: its verb's, or of another verb the one it is called after."""
+    from pipeline.config import Config
+
+    return "the whole configuration" if kind is Config else f"the section `{name if option == 'settings' else option}`"
+
+
 def _plain_type(hint: Any) -> Any:
     """Strip None from an optional type."""
     if get_origin(hint) in {Union, types.UnionType}:
@@ -168,7 +187,7 @@ def _values(function: Callable[..., Any], name: str, given: dict[str, Any]) -> d
     for key, value in given.items():
         kind = hints[key]
         if inspect.isclass(kind) and issubclass(kind, BaseModel) and isinstance(value, str):
-            values[key] = _settings(kind, name, value)
+            values[key] = _settings(kind, name if key == "settings" else key, value, f"--{key}")
         elif get_origin(kind) is tuple and value is not None:
             values[key] = tuple(value)
         else:
@@ -176,16 +195,16 @@ def _values(function: Callable[..., Any], name: str, given: dict[str, Any]) -> d
     return values
 
 
-def _settings(kind: type[BaseModel], name: str, text: str) -> BaseModel:
-    """Read settings from JSON, or take the stage's section (or all of them) from a configuration file."""
+def _settings(kind: type[BaseModel], name: str, text: str, flag: str) -> BaseModel:
+    """Read settings from JSON, or take the section of that name (or all of them) from a configuration file."""
     from pipeline.config import Config, load
 
     if text.lstrip().startswith("{"):
         try:
             return kind.model_validate_json(text)
         except ValidationError as error:
-            what = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            raise ConfigError(what, where="--settings", remedy="see docs/configuration.md") from error
+            what = "; ".join(": ".join(filter(None, (_dotted(item["loc"]), item["msg"]))) for item in error.errors())
+            raise ConfigError(what, where=flag, remedy="see docs/configuration.md") from error
     config = load(Path(text))
     if kind is Config:
         return config
@@ -193,6 +212,10 @@ def _settings(kind: type[BaseModel], name: str, text: str) -> BaseModel:
     if section is None:
         raise ConfigError(f"the configuration has no section `{name}`", where=text, remedy="add the section")
     return section  # type: ignore[no-any-return]
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    return ".".join(map(str, path))
 
 
 def _report_bug(name: str, error: Exception, given: dict[str, Any]) -> None:

@@ -153,6 +153,8 @@ def _reasons_table(entries: Sequence[Entry], left_out: Counter[str]) -> list[str
     """Explain every reason code that occurs, with its remedy."""
     series = Counter(entry.outcome for entry in entries if entry.outcome != "taken")
     lines = ["", f"{sum(entry.outcome == 'taken' for entry in entries)} of {len(entries)} series would be taken."]
+    if not entries and not left_out:
+        lines.append("There are no files.\n    what to do: name the folder with the DICOM files, or their archive")
     for counts, one, several in ((series, "series", "series"), (left_out, "file", "files")):
         for code, count in counts.most_common():
             reason = REASONS[code]

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from pipeline.core.artefacts import replacing
 from pipeline.core.errors import ArtefactError, CohortError, PipelineError
+from pipeline.core.places import standing_at
 from pipeline.core.progress import Progress, say
 from pipeline.dicom.wrapping import Identity, wrap_picture, wrap_volume
 
@@ -56,6 +57,9 @@ def wrap_files(
     ArtefactError
         If something cannot be read or written.
     """
+    if standing_at(folder) != "folder":
+        what = "there is no such folder, or it may not be looked up"
+        raise CohortError(what, where=str(folder), remedy="name the folder with the pictures or volumes")
     rows = _read_table(table, file)
     people = [_patient(row, row[file], patient) for row in rows]
     _require_files(folder, table, [row[file] for row in rows], people)
@@ -86,12 +90,18 @@ def _read_table(path: Path, file: str) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True, restval="")
             rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        what = f"the table cannot be read ({error.strerror})"
+        raise CohortError(what, where=str(path), remedy="check --table and the permissions") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         what = f"the table cannot be read ({type(error).__name__})"
         raise CohortError(what, where=str(path), remedy="save it as CSV in UTF-8, with commas") from None
-    if not rows or file not in (reader.fieldnames or ()):
-        what = "the table has no rows" if not rows else f"the table has no column `{file}`"
+    if file not in (reader.fieldnames or ()):
+        what = f"the table has no column `{file}`"
         raise CohortError(what, where=str(path), remedy="name the column with the files by --file")
+    if not rows:
+        remedy = "write one row for each file"
+        raise CohortError("the table has a header line and no rows", where=str(path), remedy=remedy)
     if any(None in row for row in rows):
         what = "a row has more cells than the header line"
         raise CohortError(what, where=str(path), remedy="mend the commas in that row")
@@ -138,7 +148,8 @@ def _objects(path: Path, identity: Identity, modality: str) -> Iterator[Dataset]
     is_volume = path.name.lower().endswith(_VOLUMES)
     if is_volume == (modality in {"CR", "DX", "MG"}):
         what = "a picture is no volume" if not is_volume else "a volume is no radiograph"
-        raise CohortError(f"{what}: --modality {modality} does not fit the files", where="--modality")
+        remedy = "CR, DX or MG for pictures (PNG, JPEG); CT, MR or PT for volumes (NIfTI)"
+        raise CohortError(f"{what}: --modality {modality} does not fit the files", where="--modality", remedy=remedy)
     if not is_volume:
         yield wrap_picture(_grey(path), identity, modality=modality)
         return

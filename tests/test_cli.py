@@ -10,8 +10,9 @@ import pytest
 
 from pipeline import cli
 from pipeline.cli import STAGES, main
-from pipeline.config import SplitSettings
+from pipeline.config import BankSettings, SplitSettings
 from pipeline.core.errors import CohortError
+from pipeline.train_settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "CANARY^NAME"
@@ -180,9 +181,42 @@ def test_help_lists_every_verb_in_the_order_of_a_study(capfd):
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("word", STAGES)
-def test_every_stage_explains_its_options(capfd, word):
+@pytest.mark.parametrize("word", [*STAGES, *cli.OTHER_VERBS])
+def test_every_verb_explains_every_option(capfd, word):
     with pytest.raises(SystemExit) as caught:
         main([word, "--help"])
     assert caught.value.code == 0
-    assert "--settings" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert ("--settings" in printed) == (word in STAGES)
+    function = cli._function(word, ())
+    known = {*cli._notes(function), "settings"}
+    assert set(inspect.signature(function).parameters) <= known
+
+
+def test_defaults_are_told_once(capfd):
+    with pytest.raises(SystemExit):
+        main(["wrap", "--help"])
+    printed = " ".join(capfd.readouterr().out.split())
+    assert "below the folder. (default: file)" in printed
+    with pytest.raises(SystemExit):
+        main(["doctor", "--help"])
+    assert capfd.readouterr().out.count("default") == 1
+
+
+def test_the_way_without_a_study_stands_in_the_usage(capfd):
+    with pytest.raises(SystemExit):
+        main(["deidentify"])
+    assert "without a study: python -m pipeline deidentify --input FOLDER --output FOLDER" in capfd.readouterr().err
+
+
+def test_settings_of_another_stage_come_from_their_own_section(give_stage):
+    seen = {}
+
+    def bank(*, settings: BankSettings, train: TrainSettings) -> None:
+        seen.update(settings=settings, train=train)
+
+    give_stage(bank, "bank")
+    file = str(ROOT / "config" / "config.yaml")
+    assert main(["bank", "--settings", file, "--train", file]) == 0
+    assert (type(seen["settings"]), type(seen["train"])) == (BankSettings, TrainSettings)
+    assert main(["bank", "--settings", "{}", "--train", "{"]) == 2

@@ -96,6 +96,12 @@ def test_a_missing_folder_is_an_error_for_the_user(tmp_path, capsys):
         assert "what to do" in shown
 
 
+def test_an_empty_folder_says_what_to_do(tmp_path, capsys):
+    status, shown, _ = take(capsys, tmp_path)
+    assert status == 1
+    assert "There are no files" in shown
+
+
 def test_the_built_in_volumes_are_taken(volume_cohort, capsys):
     status, table, shown = take(capsys, volume_cohort.dicom)
     assert status == 0

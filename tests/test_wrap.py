@@ -171,6 +171,17 @@ def test_a_wrong_table_or_picture_is_an_error_for_the_user(tmp_path, capfd, rows
     assert (words or "") in capfd.readouterr().err
 
 
+def test_what_is_not_there_is_told_by_name(tmp_path, capfd):
+    words = ["--table", str(tmp_path / "none.csv"), "--output", str(tmp_path / "out")]
+    assert main(["wrap", str(tmp_path / "none"), *words]) == 2
+    assert "no such folder" in capfd.readouterr().err
+    assert main(["wrap", str(tmp_path), *words]) == 2
+    assert "(No such file or directory)" in capfd.readouterr().err
+    (tmp_path / "none.csv").write_text("file,PatientID\n", encoding="utf-8")
+    assert main(["wrap", str(tmp_path), *words]) == 2
+    assert "a header line and no rows" in capfd.readouterr().err
+
+
 def test_a_picture_is_no_volume(tmp_path, capfd):
     Pillow.fromarray(radiograph(1)).save(tmp_path / "a.png")
     write_rows(tmp_path / "table.csv", [{"file": "a.png", "PatientID": "p"}])

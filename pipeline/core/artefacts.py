@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 RESTRICTED = "restricted"
 _MOST_ERRORS_SHOWN = 20
+_AGAIN = "run the stage that writes it again"
 # A cell that starts so is a formula to a spreadsheet program (OWASP, "CSV injection").
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -128,13 +129,12 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
         with path.open(encoding="utf-8", newline="") as stream:
             lines = list(csv.reader(stream, delimiter="\t"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        what = f"cannot read the table ({type(error).__name__})"
-        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
+        raise _cannot_read(path, "table", error) from error
     columns = list(kind.model_fields)
     if not lines or lines[0] != columns:
         found = ", ".join(lines[0]) if lines else "nothing"
         what = f"expected the columns {', '.join(columns)}; found {found}"
-        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again")
+        raise ArtefactError(what, where=str(path), remedy=_AGAIN)
     rows: list[R] = []
     problems: list[str] = []
     for number, cells in enumerate(lines[1:], start=2):
@@ -145,7 +145,7 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
     if problems:
         shown = "\n    ".join(problems[:_MOST_ERRORS_SHOWN])
         what = f"{len(problems)} rows do not fit {kind.__name__}:\n    {shown}"
-        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again")
+        raise ArtefactError(what, where=str(path), remedy=_AGAIN)
     return rows
 
 
@@ -189,8 +189,7 @@ def read_parquet(path: Path, kind: type[R]) -> Iterator[R]:
                 for row in file.read_row_group(group).to_pylist():
                     yield kind.model_validate(row)
     except (OSError, pa.ArrowException, ValidationError) as error:
-        what = f"cannot read the table ({type(error).__name__})"
-        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
+        raise _cannot_read(path, "table", error) from error
 
 
 def count_parquet(path: Path) -> int:
@@ -207,8 +206,7 @@ def count_parquet(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
-        what = f"cannot read the table ({type(error).__name__})"
-        raise ArtefactError(what, where=str(path), remedy="run the stage that writes it again") from error
+        raise _cannot_read(path, "table", error) from error
 
 
 def write_document(path: Path, document: Record) -> None:
@@ -230,10 +228,7 @@ def read_document(path: Path, kind: type[R]) -> R:
     try:
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        detail = _summary(error) if isinstance(error, ValidationError) else type(error).__name__
-        raise ArtefactError(
-            f"cannot read the document ({detail})", where=str(path), remedy="run the stage that writes it again"
-        ) from error
+        raise _cannot_read(path, "document", error) from error
 
 
 def list_files(folder: Path, suffix: str, expected: int) -> list[Path]:
@@ -249,6 +244,17 @@ def list_files(folder: Path, suffix: str, expected: int) -> list[Path]:
         what = f"{len(paths)} files where {expected} are listed"
         raise ArtefactError(what, where=str(folder), remedy="run the stage that writes them again")
     return paths
+
+
+def _cannot_read(path: Path, kind: str, error: Exception) -> ArtefactError:
+    if isinstance(error, FileNotFoundError):
+        remedy = "check the path, or run the study up to the stage that writes it"
+        return ArtefactError(f"there is no such {kind}", where=str(path), remedy=remedy)
+    if isinstance(error, ValidationError):
+        reason = _summary(error)
+    else:
+        reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+    return ArtefactError(f"cannot read the {kind} ({reason})", where=str(path), remedy=_AGAIN)
 
 
 def _cannot_write(path: Path, error: OSError) -> ArtefactError:

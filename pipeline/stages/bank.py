@@ -43,12 +43,22 @@ def bank(
 
     Parameters
     ----------
+    settings
+        The section `bank`.
     train
-        the section `train` as JSON; of it the strategies, the network and the augmentation are used
+        The section `train`; of it the strategies, the network and the augmentation are used.
+    seed
+        Of the study.
+    images
+        Table of `Image`.
+    pixels
+        The stored pixels, a ``.npy`` array.
     state
-        folder of the shards, which outlive a job that is killed
+        Folder of the shards, which outlive a job that is killed.
     manifest
-        the list of the shards
+        The list of the shards, written.
+    threads
+        Processor threads.
     """
     index = read_table(images, Image)
     require_one_kind(index)

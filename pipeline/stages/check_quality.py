@@ -29,6 +29,21 @@ def check_quality(
 
     A finding about a series with the severity ``excluded`` removes the series. A finding about an image (which
     stays ``noted``) names one that is left out while others of its series stay.
+
+    Parameters
+    ----------
+    settings
+        The limits.
+    series
+        Table of `Series`.
+    dicom
+        Folder of the de-identified files.
+    quality
+        Table of `Finding` written: series and images left out, and remarks.
+    flow
+        Table with one `FlowStep`.
+    threads
+        Processes to use.
     """
     listed = read_table(series, Series)
     size = sum(one.instances * one.rows * one.columns for one in listed)

@@ -50,7 +50,45 @@ def evaluate(
     evaluation: Path,
     kind: LabelKind = "classes",
 ) -> None:
-    """Evaluate a study; the first strategy of the training tables is its own, the others are comparisons."""
+    """Evaluate a study; the first strategy of the training tables is its own, the others are comparisons.
+
+    Parameters
+    ----------
+    settings
+        The section `evaluate`.
+    study
+        Its name.
+    seed
+        Of the study.
+    classes
+        Names of the classes, or of the findings, as in the section `label`.
+    series
+        Table of `Series`.
+    images
+        Table of `Image`.
+    labels
+        Table of `Label`.
+    folds
+        Table of `FoldRole`.
+    flow
+        Tables of `FlowStep`, in the order of the stages.
+    findings
+        Tables of `Finding` of these stages.
+    predictions
+        Tables of `Prediction`, one for each fold.
+    history
+        Tables of `EpochLog`, one for each fold.
+    training
+        Tables of `TrainingSummary`, one for each fold.
+    calibrated
+        Table of the calibrated predictions, written.
+    estimates
+        Table of `Estimate`, written.
+    evaluation
+        The results, an `Evaluation`, written.
+    kind
+        What the labels are.
+    """
     tables = Tables(
         series=read_table(series, Series),
         images=read_table(images, Image),

@@ -73,6 +73,29 @@ def preprocess(
     Images stand in `pixels` in the order of their pixel digests, which does not depend on the secret key, nor
     on the names or the order of the files. Those of volumes are stored on their grid if there are no images beside
     them: an array has one shape, and a network takes one of the two.
+
+    Parameters
+    ----------
+    settings
+        Size, range of values, type, and the grid of volumes.
+    series
+        Table of `Series`.
+    quality
+        Table of `Finding`, from `check_quality`.
+    dicom
+        Folder of the de-identified files.
+    images
+        Table of `Image` written, in the order of the stored pixels.
+    pixels
+        The stored pixels written, a ``.npy`` array.
+    volumes
+        Folder for the volumes, with their own voxels, as NIfTI.
+    unreadable
+        Table of `Finding` written: what could not be processed, and remarks.
+    flow
+        Table with one `FlowStep`.
+    threads
+        Processes to use.
     """
     checked = read_table(quality, Finding)
     left_out = frozenset(one.unit_id for one in checked if one.severity == "excluded" or one.unit == "image")

@@ -39,8 +39,10 @@ def report(*, settings: Config, evaluation: Path, receipt: Path, blanked: Path, 
         The whole configuration.
     evaluation
         The results, an `Evaluation`.
-    receipt, blanked
-        Tables of `ReceiptLine` and `BlankedRectangle`: what de-identification did.
+    receipt
+        Table of `ReceiptLine`: what de-identification did to which attributes.
+    blanked
+        Table of `BlankedRectangle`: which pixels it overwrote.
     output
         Folder for the report.
 

@@ -44,8 +44,10 @@ def split(
         Number of folds, size of the validation parts, what stays together, how near duplicates may lie.
     seed
         Of the study.
-    images, pixels
-        Table of `Image` and the pixel store, in which similar images are compared closely.
+    images
+        Table of `Image`.
+    pixels
+        The stored pixels, a ``.npy`` array, in which similar images are compared closely.
     labels
         Table of `Label`.
     folds

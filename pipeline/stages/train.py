@@ -53,7 +53,43 @@ def train(
     gpus: int = 1,
     kind: LabelKind = "classes",
 ) -> None:
-    """Train every strategy of the study in one fold; the study's own comes first and gives the checkpoint."""
+    """Train every strategy of the study in one fold; the study's own comes first and gives the checkpoint.
+
+    Parameters
+    ----------
+    settings
+        The section `train`.
+    seed
+        Of the study.
+    images
+        Table of `Image`.
+    pixels
+        The stored pixels, a ``.npy`` array.
+    folds
+        Table of `FoldRole`.
+    bank
+        The list of the bank's shards; read only if a strategy needs it.
+    classes
+        Names of the classes, or of the findings, as in the section `label`.
+    fold
+        Number of the fold, from 0.
+    state
+        Folder of the resumable state.
+    checkpoint
+        The trained network written, safetensors.
+    history
+        Table of `EpochLog` written.
+    predictions
+        Table of `Prediction` written.
+    training
+        Table of `TrainingSummary` written, one row for each strategy.
+    threads
+        Processor threads; the last digits of the results depend on them.
+    gpus
+        GPUs that the job may use.
+    kind
+        What the labels are.
+    """
     roles = read_table(folds, FoldRole)
     index = read_table(images, Image)
     require_one_kind(index)

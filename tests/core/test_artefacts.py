@@ -208,9 +208,11 @@ def test_a_damaged_table_is_refused(tmp_path, content):
 
 def test_missing_files_are_errors_for_the_user(tmp_path):
     for read, kind in ((read_table, Finding), (read_document, Estimate)):
-        with pytest.raises(ArtefactError, match="run the stage that writes it again"):
+        with pytest.raises(ArtefactError, match=r"there is no such [\s\S]* run the study up to the stage"):
             read(tmp_path / "absent", kind)
-    with pytest.raises(ArtefactError):
+        with pytest.raises(ArtefactError, match=r"\(Is a directory\)[\s\S]* run the stage that writes it again"):
+            read(tmp_path, kind)
+    with pytest.raises(ArtefactError, match="there is no such table"):
         list(read_parquet(tmp_path / "absent", Finding))
 
 
