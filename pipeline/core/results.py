@@ -1,4 +1,4 @@
-"""The results of a study: the one set of numbers that every document is made from (DESIGN, D7).
+"""The results of a study: the one set of numbers that every document is made from.
 
 `evaluate` writes an `Evaluation`; reports, model cards and DICOM results only format it.
 """

@@ -1,4 +1,4 @@
-"""Strategies: how to fine-tune, as frozen values; one loop serves them all (DESIGN, D3)."""
+"""Strategies: how to fine-tune, as frozen values; one loop serves them all (decision 0020)."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple

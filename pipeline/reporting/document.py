@@ -1,6 +1,6 @@
 """The report as one record: the evaluation's numbers, rounded, and the words that stand beside them.
 
-``report.json`` holds this record; every other document is a pure function of it (DESIGN, D7).
+``report.json`` holds this record; every other document is a pure function of it.
 """
 
 import unicodedata

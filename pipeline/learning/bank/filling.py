@@ -1,4 +1,4 @@
-"""The bank: what frozen blocks make of every image, computed once for all folds, epochs and strategies (DESIGN, D2).
+"""The bank: what frozen blocks make of every image, computed once for all folds, epochs and strategies (decision 0021).
 
 One pass over the plain images gives the pooled features after every block and, where a strategy trains the last
 blocks, the maps at its freeze boundary; one more pass for each view gives the maps of that augmented version.

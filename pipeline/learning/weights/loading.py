@@ -1,4 +1,4 @@
-"""Weights: find, verify, and load them strictly; there is no silent fall-back (DESIGN, D1).
+"""Weights: find, verify, and load them strictly; there is no silent fall-back (decision 0019).
 
 A file is used only if its digest is the expected one, if it can be read without executing anything it
 contains, and if every name and shape fits the network.

@@ -1,4 +1,4 @@
-"""Sources of weights: where each file comes from, how it is recognised, what its licence says (DESIGN, D1)."""
+"""Sources of weights: where each file comes from, how it is recognised, what its licence says (decision 0019)."""
 
 from typing import Literal, NamedTuple
 
