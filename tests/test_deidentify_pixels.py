@@ -7,17 +7,20 @@ import yaml
 from pydicom.config import IGNORE
 from pydicom.pixels import pixel_array
 from pydicom.sequence import Sequence
-from pydicom.uid import UID, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
 from pipeline.cli import main
 from pipeline.core.artefacts import read_table
 from pipeline.core.records import BlankedRectangle, Finding
+from pipeline.dicom.decoding.codecs import unused_bits
+from pipeline.dicom.decoding.pixel_format import PixelFormat
 from pipeline.dicom.deidentification import burned_in
 from pipeline.dicom.deidentification.burned_in import Screen
 from pipeline.dicom.deidentification.objects import ObjectRewriter
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.rewriting import Rewriter
 from pipeline.dicom.slices.headers import read_header
+from pipeline.phantom.lettering import letters
 from tests.acceptance.convert import oblique_ct
 from tests.dicom.multiframe import enhanced, item
 from tests.dicom.samples import LIMIT, ct, radiograph, with_pixels, write
@@ -84,6 +87,45 @@ def test_loops_are_cleaned_frame_by_frame(tmp_path, frames, syntax):
     assert "PIXELS_BLANKED" in reasons(tmp_path, "noted")
     whole = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert not [token for token in TOKENS if token in whole]
+
+
+FORM = PixelFormat(96, 256, 16, 12, True, "MONOCHROME2")
+
+
+def hidden(bit, dtype=np.uint16):
+    """Draw a name in a bit that stores no value."""
+    picture = np.random.default_rng(5).normal(900, 60, (96, 256)).astype(dtype)
+    ink = letters("CANARY ANNA 1926 48213390")
+    picture[30 : 30 + ink.shape[0], 20 : 20 + ink.shape[1]][ink] |= np.array(1 << bit, np.uint16).astype(dtype)
+    return picture
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian", "deflated", "RLE"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_text_in_bits_that_store_no_value_is_seen(tmp_path, syntax, dtype):
+    """The overlay that described it has gone, the letters have not."""
+    write(tmp_path / "in" / "text.dcm", with_pixels(radiograph(), hidden(14, dtype)), syntax=syntax)
+    assert deidentify(tmp_path) == 1
+    assert reasons(tmp_path) == ["BURNED_IN_TEXT_SUSPECTED"]
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "RLE"])
+def test_signs_and_masks_in_bits_that_store_no_value_are_no_text(tmp_path, syntax):
+    signed = np.random.default_rng(5).normal(0, 600, (96, 256)).astype(np.int16)
+    wide = signed.copy()
+    wide[30:37, 20:169][letters("CANARY ANNA 1926 48213390")] = 2100  # beyond 12 bits with a sign
+    rows, columns = np.mgrid[:96, :256]
+    masked = hidden(0) | np.where((rows - 48) ** 2 + (columns - 128) ** 2 > 45**2, 0xF000, 0).astype(np.uint16)
+    for number, picture in enumerate((signed, masked, signed.view(np.uint16))):
+        dataset = with_pixels(radiograph(SOPInstanceUID=f"1.2.3.1.{number}"), picture, bits=12)
+        write(tmp_path / "in" / f"{number}.dcm", dataset, syntax=syntax)
+    assert deidentify(tmp_path) == 0
+    assert reasons(tmp_path, "noted") == reasons(tmp_path) == []
+    found = {bytes(one.PixelData) for one in written(tmp_path)}
+    if syntax == "explicit":
+        assert found == {signed.tobytes(), masked.tobytes()}
+    assert unused_bits(wide.tobytes(), FORM, None, ExplicitVRLittleEndian) is None
+    assert unused_bits((wide | 0x4000).tobytes(), FORM, None, ExplicitVRLittleEndian) is not None
 
 
 @pytest.mark.parametrize("frames", [1, 3])

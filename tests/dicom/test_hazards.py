@@ -55,7 +55,7 @@ def test_pictures_of_screens_and_people_are_hazards(elements):
     assert hazard(radiograph(**elements)) == "PIXELS_MAY_IDENTIFY"
 
 
-@pytest.mark.parametrize("group", [0x6000, 0x6002, 0x601E])
+@pytest.mark.parametrize("group", [0x6000, 0x6002, 0x601E, 0x6020, 0x60FE])
 def test_an_overlay_in_the_unused_bits_is_a_hazard(group):
     dataset = radiograph()
     dataset.add_new((group, 0x0102), "US", 0)

@@ -1,5 +1,6 @@
 """Decoding: from the bytes of a pixel data element to stored values, by decoders that are named, not found."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,47 @@ def grey_values(encoded: bytes | memoryview, form: PixelFormat, element: PixelEl
     return _decoded(bytes(encoded), form, syntax)
 
 
+def unused_bits(
+    encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, syntax: str
+) -> NDArray[np.unsignedinteger[Any]] | None:
+    """Give what stands in the bits that store no value, where retired overlays hide (PS3.5, section 8.1.2).
+
+    Parameters
+    ----------
+    encoded, form, element, syntax
+        As `grey_values`.
+
+    Returns
+    -------
+    NDArray | None
+        Shape (rows, columns): words with zeros in the stored bits; None if all others repeat a sign, be it that of the
+        whole word (which overflows the stored bits, or is declared to have none), or are zero.
+    """
+    if form.bits_stored == form.bits_allocated or syntax not in NATIVE | {RLELossless}:
+        return None
+    if syntax in NATIVE:
+        words = _words(encoded, form, element, syntax)
+    else:
+        whole = replace(form, bits_stored=form.bits_allocated)  # else pydicom empties the rest
+        plain, _ = _decoded_by_pydicom(bytes(encoded), whole, syntax)
+        words = plain.view(f"u{form.bits_allocated // 8}").reshape(form.rows, form.columns)
+    found = words ^ narrow_values(words, form).view(f"u{form.bits_allocated // 8}")
+    if not found.any():
+        return None
+    unused = form.bits_allocated - form.bits_stored
+    rest = words >> form.bits_stored
+    is_sign = unused > 1 and bool(((rest == 0) | (rest == (1 << unused) - 1)).all())
+    return None if is_sign else found
+
+
 def _native(encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, syntax: str) -> Stored:
+    return narrow_values(_words(encoded, form, element, syntax), form)
+
+
+def _words(
+    encoded: bytes | memoryview, form: PixelFormat, element: PixelElement, syntax: str
+) -> NDArray[np.unsignedinteger[Any]]:
+    """Give the words of native pixels as they stand in the file."""
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     if form.bits_allocated == 16:
         plain = np.frombuffer(encoded, dtype=f"{order}u2")
@@ -131,7 +172,7 @@ def _native(encoded: bytes | memoryview, form: PixelFormat, element: PixelElemen
         plain = np.frombuffer(bytes(encoded) + b"\0" * (len(encoded) % 2), dtype=np.uint16).byteswap().view(np.uint8)
     else:
         plain = np.frombuffer(encoded, dtype=np.uint8)
-    return narrow_values(plain[: form.rows * form.columns].reshape(form.rows, form.columns), form)
+    return plain[: form.rows * form.columns].reshape(form.rows, form.columns)
 
 
 def _decoded(encoded: bytes, form: PixelFormat, syntax: str) -> NDArray[np.int32]:

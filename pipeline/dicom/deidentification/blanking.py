@@ -4,9 +4,9 @@ What was compressed is written without compression afterwards. Stored values out
 were decoded, bit by bit; bits that store no value, where overlays can hide, are emptied.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipeline.dicom.decoding.codecs import colour_values, grey_values
+from pipeline.dicom.decoding.codecs import colour_values, grey_values, unused_bits
 from pipeline.dicom.decoding.colour import SUBSAMPLED, luminance, palette_luminance
 from pipeline.dicom.decoding.pixel_format import NATIVE, PixelElement, PixelFormat, pixel_format
 from pipeline.dicom.deidentification.pixel_rules import Rectangle
@@ -127,6 +127,30 @@ def pictures(single: Single) -> NDArray[np.integer]:
         is_little_endian = single.transfer_syntax_uid != ExplicitVRBigEndian
         return np.asarray(palette_luminance(single.header, stored, is_little_endian))
     return stored
+
+
+def hidden_pictures(single: Single, step: int = 1) -> Iterator[NDArray[np.uint8]]:
+    """Give what is drawn in bits that store no value of every `step`-th frame: one picture for each such bit.
+
+    Raises
+    ------
+    FileFault
+        As `decoded`.
+    """
+    form = pixel_format(single.header, single.largest_bytes)
+    if form.samples > 1:
+        return
+    for piece in islice(_pieces(single, form), 0, None, step):
+        try:
+            words = unused_bits(piece, replace(form, frames=1), single.place, single.transfer_syntax_uid)
+        except Exception:  # noqa: BLE001  as in `decoded`
+            raise FileFault("UNDECODABLE_PIXELS") from None
+        if words is None:
+            continue
+        for bit in range(form.bits_stored, form.bits_allocated):
+            plane = np.asarray(words >> bit & 1, dtype=np.uint8)
+            if plane.any() and not plane.all():
+                yield plane
 
 
 def blanked(single: Single, mask: Mask) -> Single:

@@ -7,6 +7,7 @@ DICOM PS3.15, section E.3.1 (Clean Pixel Data Option); PS3.3, section C.8.5.5 (U
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from pydicom.datadict import tag_for_keyword
@@ -14,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from pipeline.dicom.decoding.pixel_format import PIXEL_FORMAT_KEYWORDS
-from pipeline.dicom.deidentification.blanking import Mask, blanked, mask_of, pictures, rectangles_of
+from pipeline.dicom.deidentification.blanking import Mask, blanked, hidden_pictures, mask_of, pictures, rectangles_of
 from pipeline.dicom.deidentification.hazards import HAZARD_TAGS, hazard, is_beyond_rules
 from pipeline.dicom.deidentification.pixel_rules import PixelRule, Rectangle
 from pipeline.dicom.deidentification.splitting import Single
@@ -156,8 +157,12 @@ def needed_looks(numbers: Sequence[int | None]) -> list[int]:
 
 
 def suspected_characters(single: Single) -> int:
-    """Count the characters that the detector sees in an image, in the frame with the most; 0 if there are few."""
-    frames = pictures(single)[:: _EVERY_SLICE if single.frames_are_slices else 1]
+    """Count the characters that the detector sees in an image, in the frame with the most; 0 if there are few.
+
+    Bits that store no value are pictures of their own: an overlay stays there when its description has gone.
+    """
+    step = _EVERY_SLICE if single.frames_are_slices else 1
+    frames = chain(pictures(single)[::step], hidden_pictures(single, step))
     most = max(sum(line.characters for line in text_lines(picture)) for picture in frames)
     return most if most >= FEWEST_CHARACTERS else 0
 

@@ -54,8 +54,8 @@ DETECTOR_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT",
 SOUND_CLASSES = frozenset({BasicVoiceAudioWaveformStorage, GeneralAudioWaveformStorage})
 SOUND_MODALITY = "AU"
 _SCREEN_WORDS = ("SCREEN", "CAPTURE")
-# One for each of the sixteen overlay planes (PS3.5, section 7.6).
-_OVERLAY_BIT_POSITIONS = frozenset(0x60000102 + (plane << 17) for plane in range(16))
+# One for each overlay plane: PS3.5, section 7.6, knows sixteen, but files of the past may hold more.
+_OVERLAY_BIT_POSITIONS = frozenset(0x60000102 + (plane << 17) for plane in range(128))
 _KEYWORDS = (
     "SOPClassUID", "Modality", "ImageType", "BurnedInAnnotation", "RecognizableVisualFeatures", "ConversionType",
 )  # fmt: skip
