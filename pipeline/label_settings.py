@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.cohort.findings import Columns, Listing
 from pipeline.core.section import Section
 from pipeline.core.states import RESERVED, LabelKind
 
@@ -36,6 +37,11 @@ class FindingList(_Findings):
     others: tuple[str, ...] = ()
     """Findings that the table lists and the study does not ask for; any other word is unknown."""
 
+    @property
+    def layout(self) -> Listing:
+        """How findings are written, as the reader of tables takes it."""
+        return Listing(self.names, self.separator, self.none, self.others)
+
 
 class FindingColumns(_Findings):
     """A column for each finding, which bears its name."""
@@ -48,6 +54,11 @@ class FindingColumns(_Findings):
     unknown: tuple[str, ...] = ("",)
     """Cells that mean unknown, the empty text being an empty cell. For this finding the image then counts neither in
     training nor in evaluation. Where an empty cell means absent, list it there and set this to `[]`."""
+
+    @property
+    def layout(self) -> Columns:
+        """How findings are written, as the reader of tables takes it."""
+        return Columns(self.names, self.present, self.absent, self.unknown)
 
 
 class LabelSettings(Section):

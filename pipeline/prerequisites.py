@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.cohort.findings import read_finding_table, resolve_findings
+from pipeline.cohort.labels import read_label_table, resolve_labels
 from pipeline.config import Config
-from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.errors import CohortError, ConfigError, PipelineError
 from pipeline.core.places import standing_at
 from pipeline.dicom.indexing.archives import folder_of, is_archive
+from pipeline.label_settings import LabelSettings
 from pipeline.learning.weights.loading import verify
 
 PHANTOM_FOLDER = Path("data/phantom")
@@ -80,7 +83,10 @@ def source_problems(config: Config) -> list[Problem]:
 
 
 def table_problems(config: Config) -> list[Problem]:
-    """Say what is wrong with the table of labels; its content is checked by the stage `label`."""
+    """Say what is wrong with the table of labels, as the stage `label` would hours later; no message repeats a cell.
+
+    Whether its keys are those of images, only the stage can tell.
+    """
     key, table = "label.table", config.label.table
     if config.phantom is not None:
         return _phantom_problems(key, table, PHANTOM_FOLDER / "labels.csv")
@@ -91,7 +97,27 @@ def table_problems(config: Config) -> list[Problem]:
         return [Problem(key, f"there is no file {table}", "name the CSV or TSV file with the labels")]
     if not os.access(table, os.R_OK):
         return [Problem(key, f"the file {table} cannot be read", "ask for the permission")]
+    try:
+        _read_labels(config.label)
+    except CohortError as error:
+        return [Problem(key, f"{error.where}: {error.what}", error.remedy)]
+    except Exception as error:  # noqa: BLE001  a bug, and its message may repeat a cell: it is printed whole here
+        message = f"{type(error).__name__} in the table of labels (its message may repeat input and is withheld)"
+        raise RuntimeError(message) from None
     return []
+
+
+def _read_labels(settings: LabelSettings) -> None:
+    """Read the table and decide what each key is, with the keys as they are; nothing is kept."""
+    table, key, column = settings.table, settings.key, settings.column
+    on_contradiction, on_unknown = settings.on_contradiction, settings.on_unknown_class
+    if settings.findings is None:
+        found = read_label_table(table, key=key, column=column)
+        classes = settings.classes
+        resolve_labels(found, classes=classes, on_contradiction=on_contradiction, on_unknown_class=on_unknown)
+    else:
+        listed = read_finding_table(table, key=key, column=column, layout=settings.findings.layout)
+        resolve_findings(listed, on_contradiction=on_contradiction, on_unknown_class=on_unknown)
 
 
 def weights_problems(config: Config) -> list[Problem]:

@@ -228,7 +228,7 @@ def test_a_change_deep_below_the_source_runs_everything_made_from_it(tmp_path, c
     source = tmp_path / "data" / "own"
     (source / "a" / "b").mkdir(parents=True)
     (source / "a" / "b" / "old.dcm").write_bytes(b"old")
-    (tmp_path / "labels.csv").touch()
+    (tmp_path / "labels.csv").write_text("StudyInstanceUID,label\n1.2.3,normal\n", encoding="utf-8")
     study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     study.pop("phantom")
     study["ingest"]["source"] = "data/own"

@@ -1,6 +1,7 @@
 """What a study needs before any work."""
 
 import hashlib
+import traceback
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ from pipeline.config import Config
 from pipeline.core.errors import ConfigError
 from pipeline.prerequisites import choose_file, require
 
+SECRET = "CANARY^NAME"
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with images, labels and a weights file, as the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
-    (tmp_path / "labels.csv").touch()
+    (tmp_path / "labels.csv").write_text(f"PatientID,label\n{SECRET},a\nother,b\n", encoding="utf-8")
     (tmp_path / "net.pth").write_bytes(b"weights")
     return tmp_path
 
@@ -65,6 +68,63 @@ def test_paths_that_may_not_be_looked_up_are_told_and_no_bug():
     assert f"label.table: {closed} cannot be looked up" in message
     assert f"train.weights: {closed}: the weights file cannot be looked up" in message
     assert message.count("permission") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "label.table: labels.csv: the label table is empty"),
+        ("patient,label\nx,a\n", "has no column `PatientID`"),
+        ("PatientID,diagnosis\nx,a\n", "no column `label`"),
+        (f"PatientID,label\n{SECRET},c\n", "line 2: the class is not one of those configured"),
+        (f"PatientID,label\n{SECRET},a\n{SECRET},b\n", "lines 2, 3 give one key 2 classes"),
+    ],
+)
+def test_the_table_of_labels_is_read_before_any_work(place, text, told):
+    (place / "labels.csv").write_text(text, encoding="utf-8")
+    message = message_of(study())
+    assert told in message
+    assert "what to do" in message
+    assert SECRET not in message
+
+
+@pytest.mark.usefixtures("place")
+def test_a_bug_in_reading_the_table_repeats_nothing(monkeypatch):
+    def stumble(*_, **__):
+        raise ValueError(SECRET)
+
+    monkeypatch.setattr("pipeline.prerequisites.resolve_labels", stumble)
+    with pytest.raises(RuntimeError) as caught:
+        require(study())
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("findings", "told"),
+    [
+        ({"style": "list", "names": ["Mass"]}, "line 3: "),
+        ({"style": "list", "names": ["Mass"], "others": ["Edema"]}, None),
+        ({"style": "columns", "names": ["Mass"]}, "no column `Mass`"),
+    ],
+)
+def test_findings_are_read_before_any_work(place, findings, told):
+    (place / "labels.csv").write_text(f"PatientID,label\nx,Mass\n{SECRET},Mass|Edema\n", encoding="utf-8")
+    config = study()
+    changed = {**config.label.model_dump(), "classes": [], "findings": findings}
+    config = Config.model_validate({**config.model_dump(), "label": changed})
+    if told is None:
+        require(config)
+    else:
+        message = message_of(config)
+        assert told in message
+        assert SECRET not in message
+
+
+def test_what_the_stage_leaves_out_and_counts_is_no_error_here(place):
+    (place / "labels.csv").write_text("PatientID,label\nx,c\ny,a\ny,b\n", encoding="utf-8")
+    config = study()
+    changed = {**config.label.model_dump(), "on_contradiction": "exclude", "on_unknown_class": "exclude"}
+    require(Config.model_validate({**config.model_dump(), "label": changed}))
 
 
 @pytest.mark.usefixtures("place")

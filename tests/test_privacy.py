@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,8 +121,26 @@ def test_a_label_table_that_is_complained_about(ingested, tmp_path, spoil, told)
     shown = done.stdout + done.stderr
     assert done.returncode != 0
     assert told in shown
-    assert "Error in rule label" in shown
+    # Whether keys are those of images is known to the stage alone; everything else is told before any work.
+    assert ("Error in rule label" in shown) == (spoil is give_no_known_key)
+    assert (study / "results").exists() == (spoil is give_no_known_key)
     assert "Traceback" not in shown
+    results = ingested / "results/small"
+    by_hand = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline", "label", "--settings", study / "study.yaml", "--table", table),
+            *("--key", results / "restricted/key", "--images", results / "images.tsv"),
+            *(word for name in ("labels", "unlabelled", "flow") for word in (f"--{name}", study / f"{name}.tsv")),
+            *("--log", study / "label.log"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert by_hand.returncode == 2
+    assert told in (study / "label.log").read_text(encoding="utf-8")
+    (study / "by_hand.txt").write_text(by_hand.stdout + by_hand.stderr, encoding="utf-8")
     assert public_leaks(study, planted) == []
     assert leaks(public_files(study), {"ANNA^CANARY"}) == []
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline.cohort.findings import Columns, Listing, count_states, join_findings, read_finding_table, resolve_findings
+from pipeline.cohort.findings import count_states, join_findings, read_finding_table, resolve_findings
 from pipeline.cohort.labels import LabelledCohort, join_labels, read_label_table, resolve_labels
 from pipeline.core.artefacts import read_table, write_table
 from pipeline.core.errors import PrivacyError
@@ -92,18 +92,12 @@ def _findings(
     translate: Callable[[str], str],
     index: Sequence[Image],
 ) -> LabelledCohort:
-    layout = _layout(asked)
-    found = read_finding_table(table, key=settings.key, column=settings.column, layout=layout).with_keys(translate)
+    found = read_finding_table(table, key=settings.key, column=settings.column, layout=asked.layout)
+    found = found.with_keys(translate)
     keyed = resolve_findings(
         found, on_contradiction=settings.on_contradiction, on_unknown_class=settings.on_unknown_class
     )
     return join_findings(index, keyed, key=settings.key, names=asked.names)
-
-
-def _layout(asked: FindingList | FindingColumns) -> Listing | Columns:
-    if isinstance(asked, FindingList):
-        return Listing(asked.names, asked.separator, asked.none, asked.others)
-    return Columns(asked.names, asked.present, asked.absent, asked.unknown)
 
 
 def _counted(settings: LabelSettings, labels: Sequence[Label]) -> str:
