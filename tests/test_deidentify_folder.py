@@ -11,6 +11,7 @@ from pipeline import deidentify_folder
 from pipeline.cli import main
 from pipeline.core.artefacts import read_table
 from pipeline.core.records import Finding, OriginalName, PseudonymLink
+from pipeline.dicom.deidentification import found_headers
 from pipeline.dicom.deidentification.description import description
 from pipeline.dicom.deidentification.options import DEFAULT_OPTIONS, OPTIONS
 from pipeline.dicom.reading.paths import from_text
@@ -257,3 +258,40 @@ def test_options_keep_what_they_say(tmp_path, options, study_date, kept):
     for keyword, value in kept.items():
         assert found.get(keyword) == value, keyword
     assert found.PatientName == found.PatientID != "PID-4711"
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 192", "ISO_IR 13", "GB18030"])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_patients_whose_numbers_cannot_be_read_do_not_become_one(tmp_path, monkeypatch, charset, is_fast):
+    """Both numbers are read as the same one: a character that is none, and the rest."""
+    if not is_fast:
+        monkeypatch.setattr(found_headers, "ordinary_pieces", lambda *_a, **_k: None)
+    for number, first in enumerate((b"\xff", b"\xfe")):
+        uids = {word: f"1.2.3.{number}.{word}" for word in ("1", "2", "3")}
+        dataset = radiograph(
+            SpecificCharacterSet=charset,
+            StudyInstanceUID=uids["1"],
+            SeriesInstanceUID=uids["2"],
+            SOPInstanceUID=uids["3"],
+            PatientID="Q04711",
+        )
+        path = write(tmp_path / "in" / f"{number}.dcm", with_pixels(dataset))
+        path.write_bytes(path.read_bytes().replace(b"Q04711", first + b"04711"))
+    write(tmp_path / "in" / "good.dcm", with_pixels(radiograph()))
+    assert deidentify(tmp_path / "in", tmp_path / "out") == 0
+    assert reasons(tmp_path / "out") == ["MISSING_IDENTITY", "MISSING_IDENTITY"]
+    assert len(written(tmp_path / "out")) == 1
+
+
+def test_a_number_is_the_same_in_every_character_set(tmp_path):
+    for number, (charset, name) in enumerate(
+        [("ISO_IR 192", "\u5c71\u7530 4711"), (["", "ISO 2022 IR 87"], "\u5c71\u7530 4711")]
+    ):
+        dataset = radiograph(SOPInstanceUID=f"1.2.3.1.{number}", PatientID=name, PatientName="X^Y")
+        dataset.SpecificCharacterSet = charset
+        write(tmp_path / "in" / f"{number}.dcm", with_pixels(dataset))
+    assert deidentify(tmp_path / "in", tmp_path / "out") == 0
+    found = {pydicom.dcmread(path).PatientID for path in (tmp_path / "out").rglob("*.dcm")}
+    assert len(found) == 1
+    (link,) = read_table(tmp_path / "restricted" / "out" / "pseudonyms.tsv", PseudonymLink)
+    assert link.patient_id == "\u5c71\u7530 4711"

@@ -19,7 +19,8 @@ REASONS: dict[str, Reason] = {
     "UNREADABLE_HEADER": Reason("The DICOM header is damaged.", "Export it again from the archive."),
     "TRUNCATED_FILE": Reason("The file ends before its data do.", "Copy it again from the archive."),
     "MISSING_IDENTITY": Reason(
-        "Patient ID or a Study, Series or SOP Instance UID is missing.", "Export it again from the archive."
+        "Patient ID or a Study, Series or SOP Instance UID is missing, or cannot be read in its character set.",
+        "Export it again from the archive.",
     ),
     "NOT_AN_IMAGE": Reason(
         "A DICOM object without images (report, presentation state, structure set, directory).",

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pipeline.core.reasons import REASONS
 from pipeline.core.records import Instance
+from pipeline.dicom.reading.quiet import quiet
 from pipeline.dicom.slices.headers import age_years, parsed_date, read_header
 from tests.dicom.samples import LIMIT, PIXELS, SYNTAXES, ct, radiograph, raw_element, with_pixels, write
 
@@ -62,6 +65,15 @@ def test_a_good_file_is_accepted_in_every_syntax(tmp_path, syntax):
     assert found.head_sha256 == hashlib.sha256(len(content).to_bytes(8, "big") + content[: 1 << 14]).hexdigest()
     assert found.size_bytes == len(content)
     assert found.transfer_syntax_uid == SYNTAXES[syntax]
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "implicit", "deflated"])
+def test_a_patient_whose_number_cannot_be_read_is_nobody(tmp_path, syntax):
+    """In another character set than the file says, other patients have the same one as far as it can be read."""
+    dataset = with_pixels(radiograph(SpecificCharacterSet="ISO_IR 192"))
+    dataset[0x00100020] = RawDataElement(Tag(0x00100020), "LO", 6, b"\xc4A4711", 0, False, True)
+    with quiet():
+        assert look(write(tmp_path / "a.dcm", dataset, syntax=syntax)) == "MISSING_IDENTITY"
 
 
 def test_a_slice_keeps_its_place(tmp_path):

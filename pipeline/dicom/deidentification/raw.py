@@ -35,7 +35,7 @@ def text_of(dataset: Dataset, tag: int) -> str:
     """Give a text value as `elements.text` does, without converting the element where it stands if it is ASCII."""
     element = dataset.get_item(tag) if tag in dataset else None
     value: object = element.value if isinstance(element, RawDataElement) else None
-    if isinstance(value, bytes) and value.isascii():
+    if isinstance(value, bytes) and value.isascii() and b"\x1b" not in value:  # which begins another character set
         return "\\".join(part.strip(" \0") for part in value.decode("ascii").split("\\")).strip(" \0\\")
     return elements.text(dataset, tag)
 

@@ -27,6 +27,8 @@ from pipeline.dicom.deidentification.new_headers import NAMING_UIDS, STUDY_UID, 
 from pipeline.dicom.deidentification.pseudonyms import Pseudonyms
 from pipeline.dicom.deidentification.raw import text_of
 from pipeline.dicom.deidentification.values import Identity
+from pipeline.dicom.reading import elements
+from pipeline.dicom.reading.files import FileFault
 from pipeline.dicom.reading.ordinary import dataset_of, raw_of
 
 _SOP_CLASS, _PATIENT_ID = 0x00080016, 0x00100020
@@ -197,8 +199,17 @@ def _is_clean(study: _Study, new: dict[BaseTag, Element], made: set[str]) -> boo
 
 
 def patient_id_of(source: Dataset) -> str:
-    """Give the patient's number. Without one the patient is nobody, but not everybody: the study's."""
-    return text_of(source, _PATIENT_ID) or f"study {text_of(source, STUDY_UID)}"
+    """Give the patient's number. Without one the patient is nobody, but not everybody: the study's.
+
+    Raises
+    ------
+    FileFault
+        ``MISSING_IDENTITY`` if characters of it cannot be read: patients who differ in them would become one.
+    """
+    found = text_of(source, _PATIENT_ID)
+    if elements.is_garbled(found):
+        raise FileFault("MISSING_IDENTITY")
+    return found or f"study {text_of(source, STUDY_UID)}"
 
 
 def uid_of(piece: bytes | None) -> str:

@@ -16,6 +16,7 @@ from pydicom.multival import MultiValue
 from pipeline.core.records import Cosines, Pair, Triple
 
 _WORD = 2  # bytes
+_LOST = "\N{REPLACEMENT CHARACTER}"
 _SEVERAL = (list, tuple, MultiValue)
 _NO_NUMBERS = (bytes, bool)
 
@@ -32,6 +33,14 @@ def text(dataset: Dataset, keyword: str | int) -> str:
 def texts(dataset: Dataset, keyword: str | int) -> tuple[str, ...]:
     """Give all values of a text element, each without padding; empty if there are none."""
     return tuple(str(value).strip(" \0") for value in _values(dataset, keyword) if not isinstance(value, bytes))
+
+
+def is_garbled(found: str) -> bool:
+    """Tell whether characters of a text were lost: pydicom reads bytes that its character set has not all as one.
+
+    Two different identifiers may have become the same.
+    """
+    return _LOST in found
 
 
 def is_unreadable(dataset: Dataset, keyword: str | int) -> bool:

@@ -162,7 +162,8 @@ def _checked(
     modality = elements.text(dataset, "Modality")
     _check_kind(source, sop_class, modality, modalities)
     pixels = pixel_element(source)
-    if not modality or not all(elements.text(dataset, keyword) for keyword in _IDENTITY_KEYWORDS):
+    identity = [elements.text(dataset, keyword) for keyword in _IDENTITY_KEYWORDS]
+    if not modality or not all(identity) or any(map(elements.is_garbled, identity)):
         raise FileFault("MISSING_IDENTITY")
     if not _is_image_class(sop_class):
         raise FileFault("UNSUPPORTED_IMAGE")
