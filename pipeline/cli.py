@@ -11,11 +11,13 @@ import importlib
 import inspect
 import os
 import re
+import select
 import signal
 import sys
 import traceback
 import types
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -80,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faulthandler.enable()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         function = _function(name, words)
-        return function(**_values(function, name, known)) or 0
+        status = function(**_values(function, name, known)) or 0
+        sys.stdout.flush()
+        return status
     except PipelineError as error:
         say(f"error in {name}: {error}")
         return EXIT_USER_ERROR
@@ -88,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{name}: interrupted")
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  the one place where bugs are reported
+        if isinstance(error, BrokenPipeError) and _is_output_closed():
+            return 128 + signal.SIGPIPE
         _report_bug(name, error, known)
         return EXIT_BUG
 
@@ -230,6 +236,18 @@ def _report_bug(name: str, error: Exception, given: dict[str, Any]) -> None:
         if key is not None:
             _keep_message(name, error, key)
     say(f"this is a bug in {name}; please report the lines above")
+
+
+def _is_output_closed() -> bool:
+    """Tell whether whoever read what is printed has gone, as `head` does; a pipe between our processes is a bug."""
+    with suppress(OSError, ValueError):
+        place = sys.stdout.fileno()
+        asked = select.poll()
+        asked.register(place, 0)  # asked for nothing, it still tells of errors: a pipe without a reader has one
+        if any(state & select.POLLERR for _, state in asked.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), place)  # the interpreter flushes once more when it ends
+            return True
+    return False
 
 
 def _keep_message(name: str, error: Exception, key: Path) -> None:

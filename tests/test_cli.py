@@ -2,6 +2,7 @@
 
 import inspect
 import stat
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -158,6 +159,17 @@ def test_an_interruption_is_no_bug(give_stage, capfd):
     give_stage(split)
     assert main(["split", "--seed", "3"]) == 130
     assert capfd.readouterr().err == "split: interrupted\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug():
+    """As ``python -m pipeline weights list | head -1``."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "weights", "list"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 141
 
 
 @pytest.mark.parametrize("words", [[], ["unknown"], ["split"], ["split", "--seed", "x"]])
