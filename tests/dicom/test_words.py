@@ -79,6 +79,17 @@ def test_the_patients_number_with_a_point_is_the_patients_number():
     assert "KVP" not in clean(ct(PatientID="1234567", KVP="1234567.0"))
 
 
+@pytest.mark.parametrize("age", ["91Y", "095Y", "103 y", "95-yo", "90 years", "90-year-old", "127 YEARS"])
+def test_great_ages_go_from_texts(age):
+    assert not any(sign.isdigit() for sign in cleaned(f"chest {age} axial", lambda word: False))
+    assert not any(sign.isdigit() for sign in cleaned_term(f"AXIAL {age.upper()}", lambda word: False))
+
+
+@pytest.mark.parametrize("text", ["chest 89 y", "90Y axial", "191 y", "5.91 y", "95 mm", "089Y"])
+def test_other_numbers_are_no_great_ages(text):
+    assert cleaned(text, lambda word: False) == text
+
+
 @pytest.mark.parametrize(
     ("charset", "value", "kept"),
     [

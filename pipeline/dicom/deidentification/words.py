@@ -41,6 +41,10 @@ _TITLES = re.compile(
     r"\b(?:Mr|(?i:mrs|ms|miss|dr|drs|doctor|prof|professor|sir|frau|herr|mme|madame|monsieur|sra|senor|senora)"
     r"|(?i:daughter|son|wife|husband|mother|father|sister|brother) of)\b\.?((?:[ ^]+\S+){1,2})"
 )
+# Ages above 89 years (see `values.OLDEST_SHOWN_YEARS`). 90Y is an isotope.
+_GREAT_AGE = re.compile(
+    r"(?<![0-9.,])0*(?:(?:9[1-9]|1[0-2]\d)[ -]*y|(?:9\d|1[0-2]\d)[ -]*(?:yo|yrs?|years?))(?![a-z])", re.IGNORECASE
+)
 _BLANKS = re.compile(r"[ \t]{2,}")
 _SEPARATORS = " ^,;:.-_/\\|+&()[]{}\"'=<>*#@!?~"
 
@@ -85,7 +89,7 @@ def cleaned(text: str, is_name: Callable[[str], bool]) -> str:
     >>> cleaned("Knee 20240301 B70f", lambda word: False)
     'Knee B70f'
     """
-    without_names = _TITLES.sub(" ", text)
+    without_names = _GREAT_AGE.sub(" ", _TITLES.sub(" ", text))
     chunks = [_cleaned_chunk(chunk, is_name) for chunk in without_names.split(" ")]
     return _BLANKS.sub(" ", " ".join(_without_runs([one for one in chunks if one]))).strip(_SEPARATORS)
 
@@ -171,7 +175,7 @@ def cleaned_term(text: str, is_name: Callable[[str], bool]) -> str:
     """Give a coded string (CS) in capitals if all its words are known or short, else nothing."""
     term = text.upper()
     found = _PIECES.findall(term)
-    is_plain = len(term) <= 16 and term.isascii() and term.isprintable()
+    is_plain = len(term) <= 16 and term.isascii() and term.isprintable() and not _GREAT_AGE.search(term)
     chunks = term.split()
     if any(map(is_grouped, chunks)) or sum(map(is_digits, chunks)) > 1 or _without_runs(chunks) != chunks:
         return ""
