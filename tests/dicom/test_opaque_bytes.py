@@ -109,13 +109,23 @@ def with_bytes(keyword, representation, value):
 def test_numbers_take_the_room_of_numbers(keyword, size, most, is_implicit):
     """What is more than the standard lets an attribute have may be anything, of anybody."""
     representation = None if is_implicit else dictionary_VR(keyword).split(" or ")[0]
-    text = b"seen by Dr Kowalski in St Marys on 8 May"
+    numbers = bytes(range(40))
     for count in range(6):
-        value = text[: size * count]
+        value = numbers[: size * count]
         kept = keyword in cleaned(with_bytes(keyword, representation, value))
         assert kept == (most is None or count <= most)
         if value:
             assert keyword not in cleaned(with_bytes(keyword, representation, value + b"x"))
+
+
+@pytest.mark.parametrize("keyword", ["ReferencedFrameNumbers", "SelectorFDValue", "SelectorULValue", "WaveformData"])
+def test_a_list_of_numbers_that_is_a_text_goes(keyword):
+    """However long: where the standard sets no bound, all of it may be anything."""
+    representation = dictionary_VR(keyword).split(" or ")[0]
+    for text in (b"seen by Dr Kowalski, St Marys...", b"KOWALSKI BARBARA" + bytes(8)):
+        assert keyword not in cleaned(with_bytes(keyword, representation, text))
+    for numbers in (struct.pack("<8H", *range(65, 73)), struct.pack("<4d", 0.1, 2.5, -3, 1e9), b"1234567890123456"):
+        assert keyword in cleaned(with_bytes(keyword, representation, numbers))
 
 
 @pytest.mark.parametrize("value", [b"Kowalski", b"\0\1\0"])

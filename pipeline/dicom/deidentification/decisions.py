@@ -19,7 +19,7 @@ LAST_GROUP = 0x7FE0
 ACTIONS = {
     "number": "kept if it is a number, no day of a calendar and not the patient's, else removed",
     "vital": "kept if it is a number and not the patient's, else the whole instance is kept out",
-    "binary": "kept if it has the length of its numbers and no word of the patient's in it, else removed",
+    "binary": "kept if it is as long as its numbers, no text and without a word of the patient's in it, else removed",
     "terms": "kept if it is one of the listed terms, else emptied",
     "term": "kept if its words are in the vocabulary or codes of up to three letters and digits, else emptied",
     "technique": "kept if it looks like a name of a pulse sequence, else only its words of the vocabulary",

@@ -80,6 +80,7 @@ _TWO_BYTES = re.compile(rb"\x1b(?:\$[@B]|\$\(D)[^\x1b]*")
 
 # Tables run through all letters, up and down, in single bytes or in every other one; a text goes to and fro in all.
 _TEXT_IN_TABLE = re.compile(rb"[A-Za-z0-9 .,:^/-]{16,}")
+_TEXT_FOR_NUMBERS = re.compile(rb"(?=(?:[^A-Za-z]*[A-Za-z]){6})[ -~\t\r\n]{16,}[\0 ]*")
 _PIECE_BYTES, _PIECES_APART_BYTES = 16, 4
 _FEWEST_TURNS = 3  # of every other byte of a piece
 
@@ -154,7 +155,7 @@ class Values:
         if len(value) >= _SHORTEST_WORD_IN_BINARY and self.identity.tokens.long_in_bytes(value):
             return None
         is_table = found.keyword.endswith(("LookupTableData", "LUTData"))
-        return None if is_table and self._is_text(value) else value
+        return None if (self._is_text(value) if is_table else _TEXT_FOR_NUMBERS.fullmatch(value)) else value
 
     def _is_text(self, value: bytes) -> bool:
         """Tell whether a table of numbers holds one of the patient's words, or letters that do not rise and fall."""
