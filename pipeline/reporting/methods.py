@@ -12,31 +12,63 @@ from pipeline.reporting.document import MethodParagraph
 from pipeline.reporting.formatting import SPACE, count, counted, joined, significant
 
 
-def images_found(modalities: Sequence[str], largest_mb: int) -> MethodParagraph:
-    """Say which files were taken (stage ingest)."""
+def images_found(
+    modalities: Sequence[str], largest_mb: int, shared_ids: str = "exclude", *, is_selected: bool = False
+) -> MethodParagraph:
+    """Say which files were taken (stage ingest); `shared_ids` is what became of IDs that several people may share."""
+    policy = {"exclude": "left out as well", "note": "kept and remarked upon"}[shared_ids]
     text = (
-        f"All files below one folder were read. DICOM images of the modalities {joined(modalities)} were taken; every "
+        f"All files of the source were read. DICOM images of the modalities {joined(modalities)} were taken; every "
         "other file was counted with the reason for leaving it out. Images that would decode to more than "
-        f"{count(largest_mb)} MB, damaged files, and files whose headers contradict each other were left out."
+        f"{count(largest_mb)} MB, damaged files, and files whose headers contradict each other were left out. "
+        f"What stood under a Patient ID with several issuers, birth dates or sexes was {policy}."
     )
+    if is_selected:
+        text += " Only series whose headers fit the selection “ingest.select” of the configuration were taken."
     return MethodParagraph(heading="Images", text=text)
 
 
-def identifiers_removed(largest_shift_days: int, options: Sequence[str]) -> MethodParagraph:
-    """Say how identifiers were replaced (stage deidentify)."""
-    moved = (
-        "Dates were moved back by a number of days that is secret and the same for all dates of a patient "
-        f"(1 to {count(largest_shift_days)}). "
-        if "retain_longitudinal_modified_dates" in options
-        else ""
+def identifiers_removed(
+    largest_shift_days: int, options: Sequence[str], rules: int = 0, suspected: str = "quarantine", tolerated: int = 8
+) -> MethodParagraph:
+    """Say how identifiers were replaced, and what became of pixels that may show some (stage deidentify).
+
+    Parameters
+    ----------
+    largest_shift_days, options
+        Of dates; words for what files may keep.
+    rules
+        Number of rules for pixels.
+    suspected, tolerated
+        What became of images in which text was suspected, and how many characters were not much.
+    """
+    if "retain_longitudinal_modified_dates" in options:
+        dates = (
+            "Dates were moved back by a number of days that is secret and the same for all dates of a patient "
+            f"(1 to {count(largest_shift_days)})."
+        )
+    elif "retain_longitudinal_full_dates" in options:
+        dates = "Dates and times were kept as they were."
+    else:
+        dates = "Dates and times were removed, emptied or replaced by dummies."
+    ages = " Ages above 89 years were recorded as 90." if "retain_patient_characteristics" in options else ""
+    covered = (
+        f" unless one of {counted(rules, 'rule')} for pixels covered them, which says what is blanked" if rules else ""
+    )
+    seen = (
+        f"kept an image out if there were more than {counted(tolerated, 'character')}, and were else remarked upon"
+        if suspected == "quarantine"
+        else "were remarked upon"
     )
     used = joined([word.replace("_", " ") for word in options]) if options else "none"
     text = (
         "Patient identifiers and unique identifiers were replaced by pseudonyms computed with a secret key "
-        f"(HMAC-SHA-256). {moved}Ages above 89 years were recorded as 90. All other attributes were treated by the "
+        f"(HMAC-SHA-256). {dates}{ages} All other attributes were treated by the "
         f"Basic Application Level Confidentiality Profile of DICOM PS3.15 with these options: {used}. Attributes that "
         "the profile does not name were kept only in forms that hold no name; unknown attributes went. "
-        "Images marked as carrying burned-in text were left out. What follows used the de-identified images only."
+        "Images whose headers mark them as bearing text, and those of kinds whose pixels often show names (ultrasound, "
+        f"saved screens, photographs), were left out{covered}. All other projection images, and every eighth slice of "
+        f"volumes, were searched for lines of text, which {seen}. What follows used the de-identified images only."
     )
     return MethodParagraph(heading="De-identification", text=text)
 
@@ -188,8 +220,7 @@ class VolumesSeen(NamedTuple):
             "their features were averaged with weights that a gated attention learned (multiple-instance learning, "
             "arXiv:1802.04712), equal at the start"
         )
-        names = joined([f"“{name}”" for name in self.fixed])
-        return f"{learned} (in the strategy {names} they stayed equal)" if self.fixed else learned
+        return f"{learned} (in the strategy {_quoted(self.fixed)} they stayed equal)" if self.fixed else learned
 
 
 def network(
@@ -248,8 +279,13 @@ def optimisation(
     ema_decay: float = 0.0,
     networks: int = 1,
     is_joined: bool = False,
+    fixed: Sequence[str] = (),
+    is_learned: bool = True,
 ) -> MethodParagraph:
-    """Say how the weights were adapted (stage train)."""
+    """Say how the weights were adapted (stage train); `fixed` and `is_learned` are those of `VolumesSeen`."""
+    if not is_learned:
+        text = "Nothing was trained by gradients over epochs: the logistic regression was fitted in one step."
+        return MethodParagraph(heading="Optimisation", text=text)
     by_block = (
         f" From source weights, each block of layers had {significant(block_rate_factor)} times the learning rate of "
         "the next one towards the output."
@@ -271,6 +307,7 @@ def optimisation(
         + (by_block if block_rate_factor < 1 else "")
         + (averaged if ema_decay else "")
         + (several if networks > 1 else "")
+        + (f" None of this concerns the strategy {_quoted(fixed)}, which was fitted in one step." if fixed else "")
     )
     text = (
         f"{loss} was minimised with AdamW (highest learning rate {significant(learning_rate)}, weight decay "
@@ -285,9 +322,9 @@ def optimisation(
 
 def augmentation(
     *, rotation_degrees: float, translation: float, scale: float, flip: bool, contrast: float, brightness: float,
-    noise: float, views: int = 0,
+    noise: float, views: int = 0, fixed: Sequence[str] = (), is_learned: bool = True,
 ) -> MethodParagraph:  # fmt: skip
-    """Say how training images were varied (stage train)."""
+    """Say how training images were varied (stage train); `fixed` and `is_learned` are those of `VolumesSeen`."""
     changes = [
         f"rotated by up to ±{significant(rotation_degrees)}°" if rotation_degrees else "",
         f"shifted by up to ±{_share(translation)} of the side" if translation else "",
@@ -300,6 +337,10 @@ def augmentation(
     done = [change for change in changes if change]
     how = f"Training images were at random {joined(done)}." if done else "Training images were not varied."
     mirror = "" if flip else " They were not mirrored, because anatomy has sides."
+    if not is_learned:
+        how, mirror = "Training images were taken as they are.", ""
+    elif fixed and done:
+        mirror += f" For the strategy {_quoted(fixed)} they were taken as they are."
     shown = (
         f"Validation and test images were predicted as they are and in {counted(views, 'variant')} changed in the "
         "same way; the logits of all were averaged."
@@ -338,6 +379,10 @@ def numbers_made(
         "whole patients, unless a note says otherwise."
     )
     return MethodParagraph(heading="Evaluation", text=text)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return joined([f"“{name}”" for name in names])
 
 
 def _share(fraction: float) -> str:

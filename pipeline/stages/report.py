@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import Config, PercentileScaling, PreprocessSettings
+from pipeline.config import (
+    Config,
+    DeidentifySettings,
+    IngestSettings,
+    PercentileScaling,
+    PreprocessSettings,
+    SelectSettings,
+)
 from pipeline.core.artefacts import read_document, read_table
 from pipeline.core.errors import ReportError
 from pipeline.core.progress import say
@@ -89,9 +96,10 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
     strategies = [(name, STRATEGIES[done.get(name, name)].in_words) for name in names]
     seen = _volumes_seen(train, results)
     kind = label.kind
+    fixed, is_learned = _fixed(train)
     return (
-        methods.images_found(settings.ingest.modalities, settings.ingest.max_instance_mb),
-        methods.identifiers_removed(settings.deidentify.max_date_shift_days, settings.deidentify.options),
+        _sources(settings.ingest),
+        _identifiers(settings.deidentify),
         methods.quality_checked(
             quality.min_size, quality.min_slices, quality.min_contrast, quality.max_saturated_fraction
         ),
@@ -116,8 +124,10 @@ def _methods(settings: Config, results: Evaluation) -> tuple[MethodParagraph, ..
             ema_decay=train.ema_decay,
             networks=train.seeds,
             is_joined=train.head == "joined",
+            fixed=fixed,
+            is_learned=is_learned,
         ),
-        methods.augmentation(**train.augmentation.model_dump(), views=train.views),
+        methods.augmentation(**train.augmentation.model_dump(), views=train.views, fixed=fixed, is_learned=is_learned),
         methods.numbers_made(
             results.aggregation, rule_of(results), results.bootstrap_replicates, settings.evaluate.confidence, kind
         ),
@@ -129,10 +139,33 @@ def _volumes_seen(train: TrainSettings, results: Evaluation) -> methods.VolumesS
     trained = results.strategies[0].training
     if not trained or not trained[0].road:
         return None
+    return methods.VolumesSeen(trained[0].road, trained[0].slices, train.volumes.inflation, *_fixed(train))
+
+
+def _fixed(train: TrainSettings) -> tuple[tuple[str, ...], bool]:
+    """Name the strategies that train nothing by gradients, and tell whether there are others."""
     names = dict.fromkeys((train.strategy, *train.compare))
     fixed = tuple(name for name in names if STRATEGIES[name].head == "logistic")
-    is_learned = len(fixed) < len(names)
-    return methods.VolumesSeen(trained[0].road, trained[0].slices, train.volumes.inflation, fixed, is_learned)
+    return fixed, len(fixed) < len(names)
+
+
+def _sources(settings: IngestSettings) -> MethodParagraph:
+    return methods.images_found(
+        settings.modalities,
+        settings.max_instance_mb,
+        settings.on_shared_patient_id,
+        is_selected=settings.select != SelectSettings(),
+    )
+
+
+def _identifiers(settings: DeidentifySettings) -> MethodParagraph:
+    return methods.identifiers_removed(
+        settings.max_date_shift_days,
+        settings.options,
+        len(settings.pixel_rules),
+        settings.suspected_text,
+        settings.tolerated_characters,
+    )
 
 
 def _preparation(settings: PreprocessSettings, *, has_volumes: bool) -> MethodParagraph:

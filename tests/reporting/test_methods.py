@@ -111,3 +111,40 @@ def test_ways_of_training_are_named_only_where_they_were_used():
     assert "decay 0.99" in text
     assert "3 networks that differ in their seeds" in text
     assert "predicted as they are and in 4 variants" in augmentation(views=4)
+
+
+def test_a_study_of_probes_alone_claims_no_training():
+    plain = {"loss": "Cross-entropy", "epochs": 20, "patience": 6, "batch_size": 32, "learning_rate": 3e-5}
+    plain |= {"weight_decay": 0.01, "warmup_fraction": 0.1}
+    text = methods.optimisation(**plain, fixed=("probe",), is_learned=False).text
+    assert not any(word in text for word in ("AdamW", "20 epochs", "learning rate"))
+    assert "rotated" not in augmentation(fixed=("probe",), is_learned=False)
+    text = methods.optimisation(**plain, fixed=("probe",)).text
+    assert "AdamW" in text
+    assert "None of this concerns the strategy “probe”" in text
+    assert "For the strategy “probe” they were taken as they are" in augmentation(fixed=("probe",))
+    assert "probe" not in methods.optimisation(**plain).text + augmentation()
+
+
+def test_dates_ages_and_pixels_are_told_as_they_were_treated():
+    moved = ("retain_longitudinal_modified_dates", "retain_patient_characteristics")
+    text = methods.identifiers_removed(3650, moved).text
+    assert "moved back" in text
+    assert "recorded as 90" in text
+    assert "more than 8 characters" in text
+    assert "unless" not in text
+    text = methods.identifiers_removed(3650, ("retain_longitudinal_full_dates",), 2, "note", 8).text
+    assert "kept as they were" in text
+    assert "90" not in text
+    assert "unless one of 2 rules for pixels covered them" in text
+    assert "characters" not in text
+    assert "Dates and times were removed" in methods.identifiers_removed(3650, ()).text
+
+
+def test_a_selection_and_shared_ids_are_told():
+    plain = methods.images_found(("CR", "DX"), 512).text
+    assert "was left out as well" in plain
+    assert "selection" not in plain
+    text = methods.images_found(("CT",), 512, "note", is_selected=True).text
+    assert "kept and remarked upon" in text
+    assert "“ingest.select”" in text

@@ -132,6 +132,18 @@ def test_other_configurations_have_words_too(settings, evaluation, changes):
     assert text.is_split_by_site == ("split" in changes)
 
 
+@pytest.mark.parametrize(("strategy", "compare", "is_said"), [("probe", (), False), ("full", ("probe",), True)])
+def test_training_is_described_only_if_there_was_some(settings, strategy, compare, is_said):
+    from pipeline.stages.report import _text
+
+    values = settings.model_dump()
+    values["train"] |= {"strategy": strategy, "compare": compare, "weights": {"source": "imagenet"}}
+    text = {item.heading: item.text for item in _text(Config.model_validate(values), make_evaluation()).methods}
+    assert ("AdamW" in text["Optimisation"]) == is_said
+    assert ("rotated" in text["Augmentation"]) == is_said
+    assert ("“probe”" in text["Optimisation"]) == is_said
+
+
 def test_results_of_another_study_make_no_report(settings, evaluation, done, tmp_path):
     other = settings.model_copy(update={"study": "another"})
     with pytest.raises(ReportError, match="another study"):
