@@ -62,8 +62,10 @@ EXIT_BUG = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Transfer learning from DICOM to report.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    program = "python -m pipeline"
+    usage = f"{program} VERB ...\n{program} --help lists the verbs, {program} VERB --help explains one"
+    parser = argparse.ArgumentParser(prog=program, usage=usage, description="Transfer learning from DICOM to report.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=program)
     for name in (*STAGES, *OTHER_VERBS):
         summary = _summary(name)
         verb = verbs.add_parser(name, help=summary, description=summary)
