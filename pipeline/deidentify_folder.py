@@ -14,6 +14,7 @@ from pipeline.config import DeidentifySettings
 from pipeline.core.artefacts import RESTRICTED, write_table
 from pipeline.core.errors import ArtefactError, ConfigError, DicomError
 from pipeline.core.marked_yaml import read_yaml
+from pipeline.core.mistakes import describe_error
 from pipeline.core.parallel import map_in_order, map_series
 from pipeline.core.places import standing_at
 from pipeline.core.progress import Progress, say
@@ -115,10 +116,8 @@ def _read_rules(path: Path) -> tuple[PixelRule, ...]:
     try:
         return DeidentifySettings.model_validate(values).pixel_rules
     except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        line = lines.get(first["loc"], 1)
-        raise ConfigError(what, where=f"{path}:{line}", remedy="see docs/burned-in-text.md") from error
+        found = [describe_error(item, lines, str(path), DeidentifySettings) for item in error.errors()]
+        raise ConfigError("\n  ".join(found), remedy="see docs/burned-in-text.md") from error
 
 
 @dataclass

@@ -272,7 +272,12 @@ def test_pixels_that_cannot_be_decoded_take_their_volume_along_and_nothing_else(
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("a: 1", "pixel_rules"), ("pixel_rules: [{name: x}]", "modality"), ("pixel_rules: 3", "pixel_rules")],
+    [
+        ("a: 1", "pixel_rules"),
+        ("pixel_rules: [{name: x}]", "modality"),
+        ("pixel_rules: [{name: x, colums: 3}]", "did you mean `columns`"),
+        ("pixel_rules: 3", "`pixel_rules`: should be a list"),
+    ],
 )
 def test_rules_that_are_none_are_errors(tmp_path, capfd, text, told):
     write(tmp_path / "in" / "a.dcm", with_pixels(ct()))
