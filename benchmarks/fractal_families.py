@@ -14,6 +14,8 @@ import torch
 from fractal_numbers import keys_for, mixed, uniform
 from torch import Tensor
 
+_NOTHING = 2**31 - 1  # a height above that of every leaf
+
 
 class Family(Protocol):
     """A family of classes."""
@@ -193,7 +195,7 @@ class DeadLeaves:
     def render(self, classes: Tensor, keys: Tensor, size: int) -> Tensor:
         """Find the uppermost leaf of each pixel, octave by octave, then give every pixel its leaf's grey."""
         view = uniform(keys, 3, 4)
-        top = torch.full((len(keys), size * size + 1), 2**31 - 1, dtype=torch.int32, device=keys.device)
+        top = torch.full((len(keys), size * size), _NOTHING, dtype=torch.int32, device=keys.device)
         leaves, first = [], 0
         for level in range(self.LEVELS):
             side = max(4, size >> level)
@@ -202,7 +204,7 @@ class DeadLeaves:
             self._fall(top, leaf, self.outline[classes], (first, side, size))
             leaves.append(leaf[:, :, :6])
             first += count
-        return self._coloured(top[:, :-1].long(), torch.cat(leaves, dim=1), classes, view, size)
+        return self._coloured(top.long(), torch.cat(leaves, dim=1), classes, view, size)
 
     def _scattered(self, classes: Tensor, keys: Tensor, shape: tuple[int, int, int, int], view: Tensor) -> Tensor:
         """Give x, y, radius, angle, stretch, grey, height and presence of each leaf: (batch, count, 8)."""
@@ -233,11 +235,12 @@ class DeadLeaves:
         reach = outline.gather(1, bin_).view_as(along) * radius
         inside = (along**2 + across**2 < reach**2) & (leaf[..., 7, None, None] > 0)
         inside &= (column >= 0) & (column < size) & (row >= 0) & (row < size)
-        place = torch.where(inside, row * size + column, torch.full_like(along, size * size)).long()
+        # What is nothing asks for its own pixel: one place for all of it would be a queue on a GPU.
+        place = (row.clamp(0, size - 1) * size + column.clamp(0, size - 1)).long()
         number = torch.arange(first, first + count, device=leaf.device, dtype=torch.int64)
         rank = ((leaf[..., 6] * 2**20).long() * 2**11 + number).to(torch.int32)
-        rank = rank[..., None, None].expand_as(along).reshape(batch, -1)
-        top.scatter_reduce_(1, place.view(batch, -1), rank, "amin")
+        rank = torch.where(inside, rank[..., None, None], _NOTHING)
+        top.scatter_reduce_(1, place.view(batch, -1), rank.view(batch, -1), "amin")
 
     def _coloured(self, top: Tensor, leaf: Tensor, classes: Tensor, view: Tensor, size: int) -> Tensor:
         number = (top % 2**11).clamp(max=leaf.shape[1] - 1)
@@ -249,7 +252,7 @@ class DeadLeaves:
         shade, stripes = self.shade[classes], self.stripes[classes]
         pattern = stripes[:, :1] * torch.sin(stripes[:, 1:] * along)
         found = grey + shade[:, :1] * along + shade[:, 1:] * (along**2 + across**2) + pattern
-        bare = top == 2**31 - 1
+        bare = top == _NOTHING
         return torch.where(bare, view[:, 2:3].expand_as(found), found).view(-1, size, size)
 
 

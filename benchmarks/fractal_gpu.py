@@ -20,26 +20,28 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Threads that wait by spinning would slow down a machine shared with others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import fractal_verdict
 import torch
 from fractal_renderers import speeds
 from fractal_training import Trained, Trial, held_out_accuracy, planned_epochs, source_of, train
-from fractal_verdict import Scores
 
-from pipeline.learning.inputs.devices import Placement, choose_placement, device_name
+from pipeline.learning.inputs.devices import choose_placement, device_name
 from pipeline.learning.loop.checkpoints import locked
 from pipeline.learning.loop.interruption import TrainingInterruptedError, interruptible
 from pipeline.learning.pretraining import write_source
 from pipeline.learning.weights.files import file_digest
 
+if TYPE_CHECKING:
+    from fractal_verdict import Scores
+
 RECORD = Path(__file__).with_suffix(".json")
 RESULTS = Path(__file__).resolve().parent / "results" / "fractal"
 _BEGAN = time.monotonic()
+_SETS = ("radiographs", "mednist")
 _SPEED_BATCH = 256
 _JUDGING_SECONDS = 180.0
 BY_HAND = """to register it as `fractal`, which remains a step by hand, and only if the verdict is `ships`: put the file
@@ -64,7 +66,7 @@ def main() -> None:
     if not facts.pop("is_over"):
         print("not over yet: give the same command again, and it goes on")
         return
-    folders = {name: getattr(options, name) for name in fractal_verdict.SETS if getattr(options, name)}
+    folders = {name: getattr(options, name) for name in _SETS if getattr(options, name)}
     if folders and not options.judge and time.monotonic() - _BEGAN > 60 * options.run_minutes - _JUDGING_SECONDS:
         print("trained; for the verdict this command has no time left: give it again, and it judges")
     elif folders:
@@ -104,7 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="of the processor")
     parser.add_argument("--seed", type=int, default=60_2027)
     parser.add_argument("--classes", type=int, default=1600)
-    parser.add_argument("--rows", type=int, default=262_144, help="pictures of an epoch")
+    parser.add_argument("--rows", type=int, default=524_288, help="pictures of an epoch")
     parser.add_argument("--held-out", type=int, default=4800)
     parser.add_argument("--size", type=int, default=128, help="of the pictures, in pixels")
     parser.add_argument("--batch", type=int, default=1024)
@@ -190,7 +192,9 @@ def _known(output: Path) -> dict[str, object]:
 
 def _judged(options: argparse.Namespace, folders: dict[str, Path]) -> dict[str, object]:
     """Compare the network with its rivals; there is a verdict if both sets are at hand."""
-    placement: Placement = choose_placement("cpu", "float32", options.threads)
+    import fractal_verdict  # and with it pydicom: a machine that only trains may be without
+
+    placement = choose_placement("cpu", "float32", options.threads)
     scores = fractal_verdict.measure(options.output, folders, options.real_size, placement)
     return {"scores": scores, "real_size": options.real_size, "ships": _print_verdict(scores)}
 
@@ -207,7 +211,9 @@ def _print_training(facts: dict[str, Any]) -> None:
         print(f"{name}: {speed:.0f} pictures a second")
 
 
-def _print_verdict(scores: Scores) -> bool | None:
+def _print_verdict(scores: "Scores") -> bool | None:
+    import fractal_verdict
+
     print(fractal_verdict.table(scores))
     if set(scores) != set(fractal_verdict.SETS):
         print("no verdict: both sets are needed")

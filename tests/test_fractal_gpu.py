@@ -164,6 +164,17 @@ def test_the_sheets_show_every_family(renderer, tmp_path):
     assert np.allclose(tile, renderer.draw(torch.tensor([1]), torch.tensor([1]))[0], atol=1e-6)
 
 
+def test_no_part_of_a_picture_is_left_on_another_device(monkeypatch):
+    # Where there is no GPU, PyTorch's device without values refuses to mix with the processor just as well.
+    def counted(places, minlength):
+        return torch.empty(minlength, dtype=torch.int64, device=places.device)
+
+    monkeypatch.setattr(torch, "bincount", counted)  # there is none without values
+    found = part("renderers").Renderer(7, 8, SIZE, "meta").draw(torch.arange(8), torch.arange(8))
+    assert found.device.type == "meta"
+    assert found.shape == (8, SIZE, SIZE)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_nearly_the_same_pictures(renderer):
