@@ -39,23 +39,24 @@ def study_table(rows: Rows) -> str:
     found = _of(rows, "study ")
     if not found:
         return ""
-    epochs = found[0][1]["epochs"]
+    _, long = found[0][1]["epochs"]
     lines = [
-        "| cohort | fine-tuned | scratch | difference, 95 % interval | epochs to scratch's best | scratch's own | "
-        f"scratch, {epochs} epochs | difference, 95 % interval |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| cohort | fine-tuned | scratch | difference, 95 % interval | epochs to scratch's best | scratch's own | "
+        f"fine-tuned, {long} epochs | scratch, {long} | difference, 95 % interval |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in found:
         reached, own = epochs_to_same(row["validation"])
         lines.append(
             f"| {name.removeprefix('study ')} | {row['full']:.3f} | {row['scratch']:.3f} | "
-            f"{_interval(row['difference'], row['low'], row['high'])} | {reached} | {own} | "
-            f"{row['longer']:.3f} | {_interval(*row['against_longer'])} |"
+            f"{_interval(row['difference'])} | {reached} | {own} | "
+            f"{row['full longer']:.3f} | {row['scratch longer']:.3f} | {_interval(row['difference longer'])} |"
         )
     return "\n".join(lines)
 
 
-def _interval(value: float, low: float, high: float) -> str:
+def _interval(found: Sequence[float]) -> str:
+    value, low, high = found
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
@@ -77,19 +78,27 @@ def epochs_to_same(validation: dict[str, Sequence[Sequence[float | None]]]) -> t
 
 def curve_table(rows: Rows) -> str:
     """Table over the numbers of patients: means over the cohorts, and the standard error of the mean difference."""
+    curves = _curves(rows)
+    if not curves:
+        return ""
+    _, long = next(iter(curves.values()))[0]["epochs"]
     lines = [
-        "| patients | cohorts | fine-tuned | scratch | mean difference (standard error) |",
-        "|---|---|---|---|---|",
+        "| patients | cohorts | fine-tuned | scratch | mean difference (standard error) | "
+        f"fine-tuned, {long} epochs | scratch, {long} | mean difference (standard error) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for patients, found in _curves(rows).items():
-        differences = [row["difference"] for row in found]
-        error = np.std(differences, ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else float("nan")
-        means = [np.mean([row[key] for row in found]) for key in ("full", "scratch")]
-        lines.append(
-            f"| {patients} | {len(found)} | {means[0]:.3f} | {means[1]:.3f} | "
-            f"{np.mean(differences):+.3f} ({error:.3f}) |"
-        )
-    return "\n".join(lines) if len(lines) > 2 else ""
+    for patients, found in curves.items():
+        cells = []
+        for end in ("", " longer"):
+            cells += [f"{np.mean([row[f'{run}{end}'] for row in found]):.3f}" for run in ("full", "scratch")]
+            cells.append(_mean_and_error([row[f"difference{end}"][0] for row in found]))
+        lines.append(f"| {patients} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return f"{np.mean(values):+.3f} ({error:.3f})"
 
 
 def real_table(rows: Rows) -> str:
@@ -132,15 +141,18 @@ def draw(rows: Rows, path: Path) -> None:
 
     curves = _curves(rows)
     sizes = list(curves)
+    short, long = curves[sizes[0]][0]["epochs"]
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for key, colour, label in (
-        ("full", "#0b6e99", "fine-tuned from the embedded source"),
+        ("full", "#0b6e99", "fine-tuned"),
         ("scratch", "#b5541c", "scratch"),
     ):
         for place in range(min(len(found) for found in curves.values())):
             axes.plot(sizes, [curves[size][place][key] for size in sizes], color=colour, alpha=0.25, linewidth=1)
         means = [np.mean([row[key] for row in curves[size]]) for size in sizes]
-        axes.plot(sizes, means, color=colour, linewidth=2.5, marker="o", label=label)
+        axes.plot(sizes, means, color=colour, linewidth=2.5, marker="o", label=f"{label}, {short} epochs")
+        means = [np.mean([row[f"{key} longer"] for row in curves[size]]) for size in sizes]
+        axes.plot(sizes, means, color=colour, linewidth=1.5, linestyle="--", label=f"{label}, {long} epochs")
     axes.set(
         xlabel="patients in training and validation",
         ylabel="AUROC by patient, 200 others",

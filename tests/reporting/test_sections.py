@@ -196,6 +196,27 @@ def test_the_verdict_on_transfer_follows_the_interval():
     assert "not beyond doubt" in verdict(0.01, 0.09, across=(-0.02, 0.12))
 
 
+def with_epochs(evaluation, name, *best_and_run):
+    trainings = {item.strategy: item.training for item in evaluation.strategies}
+    changed = tuple(
+        item.model_copy(update={"best_epoch": best, "epochs": run})
+        for item, (best, run) in zip(trainings[name], best_and_run, strict=True)
+    )
+    results = tuple(
+        item.model_copy(update={"training": changed}) if item.strategy == name else item
+        for item in evaluation.strategies
+    )
+    return evaluation.model_copy(update={"strategies": results})
+
+
+def test_a_random_start_that_was_still_learning_is_told_beside_the_verdict():
+    evaluation = make_evaluation(strategies=("full", "scratch"), folds=3)
+    done = with_epochs(evaluation, "scratch", (8, 10), (3, 10), (0, 0))
+    assert len(transfer_verdict(with_epochs(done, "full", (10, 10), (10, 10), (10, 10))).text) == 1
+    _, told = transfer_verdict(with_epochs(evaluation, "scratch", (10, 10), (8, 10), (17, 20))).text
+    assert told.startswith("In 2 of 3 folds the random start was best in the last fifth of its epochs")
+
+
 def test_without_a_random_start_to_compare_with_there_is_no_verdict():
     found = transfer_verdict(make_evaluation(strategies=("full", "probe")))
     assert found.text[0].startswith(NOT_EVALUATED)
