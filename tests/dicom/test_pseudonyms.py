@@ -171,3 +171,9 @@ def test_closing_a_folder_takes_rights_away(tmp_path):
     folder.mkdir(mode=0o755)
     close_to_others(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_key_where_nothing_can_be_looked_up_is_an_error_and_no_bug(tmp_path):
+    nowhere = tmp_path / ("x" * 300) / "key"  # a name too long for any folder: the system refuses to look it up
+    with pytest.raises(PrivacyError, match="cannot read the key"):
+        read_or_create_key(nowhere)

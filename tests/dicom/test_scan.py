@@ -8,6 +8,7 @@ import pytest
 from pipeline.core.errors import DicomError
 from pipeline.dicom.indexing import consistency
 from pipeline.dicom.indexing import scan as module
+from pipeline.dicom.indexing.archives import source_root, unpack
 from pipeline.dicom.indexing.scan import scan, walk
 from pipeline.dicom.reading.files import FileFault
 from pipeline.dicom.reading.paths import from_text
@@ -182,6 +183,14 @@ def test_processes_give_the_same_as_one(tmp_path, monkeypatch):
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(DicomError, match="source folder"):
         take(tmp_path / "absent")
+
+
+def test_a_folder_that_may_not_be_looked_up_is_an_error(tmp_path):
+    source = tmp_path / ("x" * 300) / "dicom"  # a name too long for any folder
+    with pytest.raises(DicomError, match="missing or cannot be read"):
+        list(walk(unpack(source, tmp_path / "restricted", largest_bytes=LIMIT).root))
+    with pytest.raises(DicomError, match="neither a folder nor an archive"):
+        source_root(source, tmp_path / "restricted")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import PrivacyError
+from pipeline.core.places import standing_at
 
 KEY_BYTES = 32
 _PATIENT_CHARACTERS = 12  # of base32: 60 bits, so that a million patients collide with probability 4e-7
@@ -117,7 +118,7 @@ def read_or_create_key(path: Path) -> bytes:
     PrivacyError
         If the file can be read by others, or does not hold such a key.
     """
-    if not path.exists():
+    if standing_at(path) == "nothing":
         _create(path)
     return read_key(path)
 
@@ -181,7 +182,8 @@ def _create(path: Path) -> None:
         what = f"cannot make the key ({error.strerror})"
         raise PrivacyError(what, where=str(path), remedy="check the folder and its permissions") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing was made where nothing can be
+            temporary.unlink()
 
 
 def _stripped(value: str) -> str:

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple, Self
 
 from pipeline.core.artefacts import read_document, write_document, write_table
 from pipeline.core.errors import ArtefactError, DicomError
+from pipeline.core.places import standing_at
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Identified
@@ -104,7 +105,7 @@ class _MemberFault(Exception):  # noqa: N818  one member cannot be read
 
 def folder_of(source: Path) -> Path:
     """Give the folder to be scanned, where the source names a folder, or the DICOMDIR in it; else the source."""
-    return source.parent if source.name.upper() == "DICOMDIR" and source.is_file() else source
+    return source.parent if source.name.upper() == "DICOMDIR" and standing_at(source) == "file" else source
 
 
 def is_archive(path: Path) -> bool:
@@ -129,7 +130,7 @@ def source_root(source: Path, restricted: Path) -> Path:
     """
     folder = folder_of(source)
     place = restricted / _FOLDER
-    if folder.is_dir():
+    if standing_at(folder) == "folder":
         return folder
     if not (place / _COMPLETE).is_file():
         what = "the source is neither a folder nor an archive that has been unpacked"
@@ -158,7 +159,7 @@ def unpack(source: Path, restricted: Path, *, largest_bytes: int) -> Tree:
     """
     folder = folder_of(source)
     place = restricted / _FOLDER
-    if folder.is_dir() or not folder.exists():  # that it is missing is told by the scan
+    if standing_at(folder) in {"folder", "nothing", "closed"}:  # what is missing is told by the scan
         _remove(place)  # of an archive that was the source before
         return Tree(folder)
     if not is_archive(source):

@@ -11,6 +11,7 @@ from typing import overload
 
 from pipeline.core.errors import DicomError
 from pipeline.core.parallel import map_in_order
+from pipeline.core.places import standing_at
 from pipeline.core.provenance import fingerprint
 from pipeline.core.records import Instance
 from pipeline.dicom.indexing.archives import Tree
@@ -130,7 +131,7 @@ def walk(root: Path) -> Iterator[Entry | Rejection]:
     DicomError
         If the folder is missing or cannot be read.
     """
-    if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
+    if standing_at(root) != "folder" or not os.access(root, os.R_OK | os.X_OK):
         remedy = "check `ingest.source` and its permissions"
         raise DicomError("the source folder is missing or cannot be read", where=str(root), remedy=remedy)
     waiting = [""]
