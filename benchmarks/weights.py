@@ -3,10 +3,10 @@
 ``python benchmarks/weights.py [--only target|real] [--radiographs DIR] [--mednist DIR] [--imagenet FILE] [--write]``
 
 Target: five cohorts of the built-in study, fine-tuned against scratch on the same five folds, paired; and cohorts of
-20, 40 and 80 patients against one cohort of 200 others; both also with three times the epochs. Real: frozen features
-of the embedded source beside five random networks, with and without batch normalisation re-estimated, Gabor energies
-and ImageNet, on the radiographs of docs/real-data.md (DIR holds ``dicom`` and ``labels.csv``) and on MedNIST (a folder
-of JPEG files for each class), ten images of each class.
+20, 40 and 80 patients against one cohort of 200 others, in as many steps as the study takes; both also with three
+times the epochs. Real: frozen features of the embedded source beside five random networks, with and without batch
+normalisation re-estimated, Gabor energies and ImageNet, on the radiographs of docs/real-data.md (DIR holds ``dicom``
+and ``labels.csv``) and on MedNIST (a folder of JPEG files for each class), ten images of each class.
 
 Rows are printed as they come and kept in ``benchmarks/results/weights.json``, from where an interrupted run goes on; a
 row is measured again when the weights, the recipe, the data, the code or the libraries are others. ``--write`` puts
@@ -33,6 +33,7 @@ import weights_real
 from numpy.typing import NDArray
 from weights_pages import write_pages
 from weights_target import (
+    across_folds,
     area,
     built_in,
     by_patient,
@@ -41,9 +42,11 @@ from weights_target import (
     mean_paired,
     paired,
     roles_for,
+    steps_of,
     train_on,
 )
 
+from pipeline.core.artefacts import replacing
 from pipeline.core.provenance import fingerprint, numerical, versions
 from pipeline.core.records import FoldRole
 from pipeline.learning.inputs.devices import Placement, choose_placement
@@ -57,6 +60,7 @@ SIZES = (20, 40, 80)
 TESTED = 200
 TEST_SEED = 900
 WINS = 4
+CODE = ("learning.training", "phantom.studies", "imaging.steps", "evaluation.delong", "evaluation.intervals")
 LONGER = 3  # times the epochs, beside: is the random start done?
 ENDS = ("", " longer")
 RUNS = {f"{strategy}{end}": (strategy, LONGER if end else 1) for strategy in ("full", "scratch") for end in ENDS}
@@ -87,7 +91,8 @@ class Record:
         """Print a row and write all of them."""
         self.rows[name] = self.all[f"{name} {key}"] = row
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
+        with replacing(self.path) as temporary:
+            temporary.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
         print(name, row, flush=True)
 
 
@@ -95,7 +100,7 @@ def key_of(*facts: object) -> str:
     """Digest what a row depends on: the given facts, the code that measures, and the libraries."""
     here = Path(__file__).parent
     measuring = [file_digest(here / name) for name in ("weights.py", "weights_real.py", "weights_target.py")]
-    code = [fingerprint(f"pipeline.{name}") for name in ("learning.training", "phantom.studies", "imaging.steps")]
+    code = [fingerprint(f"pipeline.{name}") for name in CODE]
     told = json.dumps([facts, measuring, code, numerical(versions())], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
@@ -146,46 +151,56 @@ def measure_study(record: Record, own: VerifiedWeights, placement: Placement, se
     """Cross-validate both strategies on whole cohorts of the built-in study's size."""
     config = built_in()
     assert config.phantom is not None
+    key = _target_key(own, placement)
     for seed in seeds:
-        name, key = f"study {seed}", _target_key(own, placement)
-        if record.knows(name, key):
+        if record.knows(f"study {seed}", key):
             continue
         data = cohort(seed, config.phantom.patients)
-        folds = [
-            _trained(
-                data.pixels,
-                fold_roles(data, fold, config.split.folds, config.split.validation_fraction, seed),
-                own,
-                placement,
-                seed,
-            )
+        parts = [
+            fold_roles(data, fold, config.split.folds, config.split.validation_fraction, seed)
             for fold in range(config.split.folds)
+        ]
+        folds = [
+            _trained(data.pixels, roles, own, placement, seed, config.train.epochs, fold)
+            for fold, roles in enumerate(parts)
         ]
         truths = [fold.truth for fold in folds]
         scores = {run: [fold.scores[run] for fold in folds] for run in RUNS}
-        areas = {run: float(np.mean([area(t, s) for t, s in zip(truths, scores[run], strict=True)])) for run in RUNS}
-        pairs = {f"difference{end}": mean_paired(truths, scores[f"full{end}"], scores[f"scratch{end}"]) for end in ENDS}
-        validation = {run: [fold.validation[run] for fold in folds] for run in RUNS}
-        record.keep(name, key, {**areas, **pairs, "validation": validation, "epochs": _epochs()})
+        areas = {run: [area(t, s) for t, s in zip(truths, scores[run], strict=True)] for run in RUNS}
+        row: dict[str, Any] = {run: float(np.mean(areas[run])) for run in RUNS}
+        row |= {f"difference{end}": mean_paired(truths, scores[f"full{end}"], scores[f"scratch{end}"]) for end in ENDS}
+        row |= {f"over trainings{end}": across_folds(areas[f"full{end}"], areas[f"scratch{end}"]) for end in ENDS}
+        row["validation"] = {run: [fold.validation[run] for fold in folds] for run in RUNS}
+        row["epochs"] = [times * config.train.epochs for times in (1, LONGER)]
+        row["steps"] = steps_of(parts[0])
+        record.keep(f"study {seed}", key, row)
 
 
 def measure_curve(record: Record, own: VerifiedWeights, placement: Placement, seeds: Iterable[int]) -> None:
-    """Train on few patients, and test on one cohort of many others."""
+    """Train on few patients, for as many steps as the study takes, and test on one cohort of many others."""
+    config = built_in()
+    assert config.phantom is not None
+    key = _target_key(own, placement)
     testing = cohort(TEST_SEED, TESTED)
+    whole = cohort(COHORTS[0], config.phantom.patients)
+    wanted = config.train.epochs * steps_of(
+        fold_roles(whole, 0, config.split.folds, config.split.validation_fraction, COHORTS[0])
+    )
     for seed in seeds:
         for patients in SIZES:
-            name, key = f"curve {patients} {seed}", _target_key(own, placement)
+            name = f"curve {patients} {seed}"
             if record.knows(name, key):
                 continue
             training = cohort(seed, patients)
             pixels = np.concatenate([training.pixels, testing.pixels])
-            fold = _trained(pixels, roles_for(training, testing, seed), own, placement, seed)
-            areas = {run: area(fold.truth, fold.scores[run]) for run in RUNS}
-            pairs = {
-                f"difference{end}": paired(fold.truth, fold.scores[f"full{end}"], fold.scores[f"scratch{end}"])
-                for end in ENDS
-            }
-            record.keep(name, key, {**areas, **pairs, "epochs": _epochs()})
+            roles = roles_for(training, testing, seed)
+            epochs = -(-wanted // steps_of(roles))
+            fold = _trained(pixels, roles, own, placement, seed, epochs)
+            row: dict[str, Any] = {run: area(fold.truth, fold.scores[run]) for run in RUNS}
+            for end in ENDS:
+                row[f"difference{end}"] = paired(fold.truth, fold.scores[f"full{end}"], fold.scores[f"scratch{end}"])
+            row["epochs"] = [times * epochs for times in (1, LONGER)]
+            record.keep(name, key, {**row, "steps": wanted})
 
 
 @dataclass(frozen=True)
@@ -203,23 +218,19 @@ def _trained(
     own: VerifiedWeights,
     placement: Placement,
     seed: int,
+    epochs: int,
+    fold: int = 0,
 ) -> Fold:
-    """Train every run on one division of the patients."""
+    """Train every run on one division of the patients; no run ends before its last epoch."""
     scores, validation = {}, {}
     for run, (strategy, times) in RUNS.items():
-        epochs = times * built_in().train.epochs
-        changes: dict[str, object] = {"epochs": epochs, "patience": epochs} if times > 1 else {}
+        changes: dict[str, object] = {"epochs": times * epochs, "patience": times * epochs}
+        more: dict[str, Any] = {"seed": seed, "placement": placement, "fold": fold, "changes": changes}
         with tempfile.TemporaryDirectory() as states:
-            outcome = train_on(
-                strategy, pixels, roles, own, Path(states), seed=seed, placement=placement, changes=changes
-            )
+            outcome = train_on(strategy, pixels, roles, own, Path(states), **more)
         truth, scores[run] = by_patient(outcome)
         validation[run] = [log.validation_auroc for log in outcome.history]
     return Fold(truth, scores, validation)
-
-
-def _epochs() -> list[int]:
-    return [built_in().train.epochs, LONGER * built_in().train.epochs]
 
 
 def _target_key(own: VerifiedWeights, placement: Placement) -> str:

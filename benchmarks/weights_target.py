@@ -12,8 +12,10 @@ from pipeline.config import Config, load
 from pipeline.core.records import FoldRole
 from pipeline.core.seeding import derive_seed
 from pipeline.evaluation.delong import delong
+from pipeline.evaluation.intervals import corrected_t
 from pipeline.imaging.steps import PlanarImage, ScalePercentiles, apply, standard_steps
 from pipeline.learning.inputs.augmentation import Augmentation
+from pipeline.learning.inputs.batches import shuffled_batches
 from pipeline.learning.inputs.devices import Placement
 from pipeline.learning.recipes import Recipe
 from pipeline.learning.study import Study
@@ -110,7 +112,7 @@ def fold_roles(data: Cohort, fold: int, folds: int, validation: float, seed: int
         role_of |= {owner: "test" if owner in tested else "validation" if owner in held else "train" for owner in group}
     return tuple(
         FoldRole(
-            fold=0,
+            fold=fold,
             image_id=str(row),
             row=row,
             patient=str(owner),
@@ -122,6 +124,12 @@ def fold_roles(data: Cohort, fold: int, folds: int, validation: float, seed: int
     )
 
 
+def steps_of(roles: Sequence[FoldRole]) -> int:
+    """Count the steps of an epoch, as the built-in study's configuration divides the images into batches."""
+    trained = np.array([role.row for role in roles if role.role == "train"])
+    return len(shuffled_batches(trained, built_in().train.batch_size, 0))
+
+
 def train_on(
     strategy: str,
     pixels: NDArray[np.uint8],
@@ -131,6 +139,7 @@ def train_on(
     *,
     seed: int,
     placement: Placement,
+    fold: int = 0,
     changes: dict[str, object] | None = None,
     head: str | None = None,
 ) -> Outcome:
@@ -142,7 +151,7 @@ def train_on(
     study = Study(
         classes=CLASSES,
         roles=roles,
-        fold=0,
+        fold=fold,
         seed=seed,
         pixels=pixels,
         pixels_sha256="benchmark",
@@ -193,3 +202,10 @@ def mean_paired(
     difference = float(np.mean([part[0] for part in parts]))
     error = float(np.sqrt(sum(((part[2] - part[1]) / (2 * 1.96)) ** 2 for part in parts))) / len(parts)
     return difference, difference - 1.96 * error, difference + 1.96 * error
+
+
+def across_folds(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
+    """Difference of two areas, mean of the folds, with the wider interval that also holds other trainings."""
+    differences = [one - other for one, other in zip(first, second, strict=True)]
+    found = corrected_t(differences, 0.95)
+    return float(np.mean(differences)), float(found.low), float(found.high)
