@@ -14,6 +14,8 @@ PACKAGE = "pipeline"
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 # The walk stops here: a stage reads its own section only, and sections travel as rule parameters of their own.
 NOT_FOLLOWED = frozenset({f"{PACKAGE}.config", f"{PACKAGE}.cli"})
+# Beside code: other code, which the walk finds; weights, whose digests stand in the code; and what is written of them.
+_SAYS_NOTHING = frozenset({".py", ".safetensors", ".md"})
 REPORTED_LIBRARIES = (
     "torch", "monai", "pydicom", "nibabel", "scikit-learn", "numpy", "scipy", "pyarrow", "snakemake", "pydantic",
     "jinja2", "matplotlib", "typst", "safetensors", "pylibjpeg-openjpeg",
@@ -165,11 +167,16 @@ def _closure(module: str) -> set[str]:
 
 
 def _companions(folder: Path) -> list[Path]:
-    """Templates and tables that lie beside the code and decide what it does."""
-    if folder.name == "stages":
-        return []
-    return sorted(
+    """List templates and tables that decide what the code beside or above them does; packages below have their own."""
+    return [
         path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
-    )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.suffix not in _SAYS_NOTHING
+        and "__pycache__" not in path.parts
+        and not any((parent / "__init__.py").is_file() for parent in _between(folder, path))
+    ]
+
+
+def _between(folder: Path, path: Path) -> list[Path]:
+    return [parent for parent in path.parents if folder in parent.parents]

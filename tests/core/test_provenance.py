@@ -66,6 +66,10 @@ def changed_by(package, name, text):
         ("core/errors.py", "X = 1\n", {"split"}),  # two steps away
         ("reporting/words.py", "X = 1\n", {"report"}),  # imported inside a function, by `from package import module`
         ("reporting/templates/page.html", "more", {"report"}),  # no code, but decides what is made
+        ("cohort/tables/terms.tsv", "a\tb\n", {"split"}),
+        ("cohort/weights/network.safetensors", "x", set()),  # its digest is registered in the code
+        ("cohort/weights/network.md", "results", set()),  # tables of measurements are written into it
+        ("notes.txt", "x", set()),  # beside the packages
         ("config.py", "X = 1\n", set()),  # settings travel as parameters of their own
         ("cohort/unused.py", "X = 1\n", set()),
         ("cohort/splits.py", "# a remark\n", set()),
