@@ -41,6 +41,13 @@ def test_epochs_to_the_same_score_are_counted_fold_by_fold():
     )
 
 
+def test_the_first_epoch_that_is_as_good_counts_and_of_equal_bests_the_first():
+    full = [*course("full", 0, 0.7, 0.85, 0.9, 0.95), *course("full", 1, 0.7, 0.7, 0.8, 0.7)]
+    scratch = [*course("scratch", 0, 0.5, 0.85, 0.85, 0.8), *course("scratch", 1, 0.5, 0.6, 0.7, 0.8)]
+    (found,) = pace(with_courses(make_evaluation(folds=2), full=full, scratch=scratch))
+    assert [row[1:] for row in found.rows] == [("0.850", "2", "2"), ("0.800", "4", "3")]
+
+
 def test_nothing_is_counted_without_a_random_start_or_without_epochs():
     assert pace(make_evaluation(strategies=("full", "probe"))) == []
     assert pace(make_evaluation(strategies=("probe", "scratch"))) == []
