@@ -33,6 +33,11 @@ import weights_real
 from numpy.typing import NDArray
 from weights_pages import write_pages
 from weights_target import (
+    COHORTS,
+    ENDS,
+    LONGER,
+    RUNS,
+    SIZES,
     across_folds,
     area,
     built_in,
@@ -55,15 +60,10 @@ from pipeline.learning.weights.loading import VerifiedWeights, WeightsChoice, ve
 from pipeline.learning.weights.sources import PHANTOM_NORMALISATION
 
 ROOT = Path(__file__).resolve().parents[1]
-COHORTS = (1, 2, 3, 4, 5)
-SIZES = (20, 40, 80)
 TESTED = 200
 TEST_SEED = 900
 WINS = 4
 CODE = ("learning.training", "phantom.studies", "imaging.steps", "evaluation.delong", "evaluation.intervals")
-LONGER = 3  # times the epochs, beside: is the random start done?
-ENDS = ("", " longer")
-RUNS = {f"{strategy}{end}": (strategy, LONGER if end else 1) for strategy in ("full", "scratch") for end in ENDS}
 
 
 class Record:

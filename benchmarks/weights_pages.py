@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from weights_target import COHORTS, ENDS, LONGER, SIZES, across_cohorts
 
 from pipeline.learning.weights.loading import EMBEDDED_FOLDER
 
@@ -16,12 +17,12 @@ Rows = dict[str, dict[str, Any]]
 
 
 def write_pages(rows: Rows) -> None:
-    """Put every table whose rows are there between its marks, and draw the figure."""
+    """Put every table whose rows are all there between its marks, and draw the figure."""
     for mark, text in (("study", study_table(rows)), ("curve", curve_table(rows)), ("real", real_table(rows))):
         for page in (PAGE, SHEET) if text else ():
             put(page, mark, text)
-        print(f"table {mark}: {'written' if text else 'left as it is, rows are missing'}")
-    if any(name.startswith("curve ") for name in rows):
+        print(f"table {mark}: {'written' if text else 'left as it is: rows are missing'}")
+    if curve_table(rows):
         draw(rows, FIGURE)
 
 
@@ -35,29 +36,46 @@ def put(page: Path, mark: str, text: str) -> None:
 
 
 def study_table(rows: Rows) -> str:
-    """Table of the cohorts of the built-in study: both AUROC, their difference, epochs to the same score."""
-    found = _of(rows, "study ")
-    if not found:
+    """Table of the cohorts of the built-in study for each number of epochs: AUROC, differences, epochs to the same."""
+    found = [rows[f"study {seed}"] for seed in COHORTS if f"study {seed}" in rows]
+    if len(found) < len(COHORTS):
         return ""
-    _, long = found[0][1]["epochs"]
-    lines = [
-        f"| cohort | fine-tuned | scratch | difference, 95 % interval | epochs to scratch's best | scratch's own | "
-        f"fine-tuned, {long} epochs | scratch, {long} | difference, 95 % interval |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in found:
-        reached, own = epochs_to_same(row["validation"])
-        lines.append(
-            f"| {name.removeprefix('study ')} | {row['full']:.3f} | {row['scratch']:.3f} | "
-            f"{_interval(row['difference'])} | {reached} | {own} | "
-            f"{row['full longer']:.3f} | {row['scratch longer']:.3f} | {_interval(row['difference longer'])} |"
-        )
-    return "\n".join(lines)
+    tables = []
+    for end, epochs in zip(ENDS, found[0]["epochs"], strict=True):
+        head = [f"{epochs} epochs", "fine-tuned", "scratch", "difference: other patients", "other trainings, too"]
+        lines = [[f"cohort {seed}", *_areas(row, end), *_differences(row, end)] for seed, row in _numbered(found)]
+        differences = [row[f"difference{end}"][0] for row in found]
+        means = [f"{np.mean([row[f'{run}{end}'] for row in found]):.3f}" for run in ("full", "scratch")]
+        lines.append(["mean of the cohorts", *means, "", _interval(across_cohorts(differences))])
+        if not end:
+            head += ["as good as scratch's best in epoch", "scratch itself"]
+            lines = [
+                line + (list(epochs_to_same(row["validation"])) if row else ["", ""])
+                for line, row in zip(lines, [*found, None], strict=True)
+            ]
+        tables.append(_table(head, lines))
+    return "\n\n".join(tables)
+
+
+def _numbered(found: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    return list(zip(COHORTS, found, strict=True))
+
+
+def _areas(row: dict[str, Any], end: str) -> list[str]:
+    return [f"{row[f'{run}{end}']:.3f}" for run in ("full", "scratch")]
+
+
+def _differences(row: dict[str, Any], end: str) -> list[str]:
+    return [_interval(row[f"{name}{end}"]) for name in ("difference", "over trainings")]
 
 
 def _interval(found: Sequence[float]) -> str:
     value, low, high = found
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
 def epochs_to_same(validation: dict[str, Sequence[Sequence[float | None]]]) -> tuple[str, str]:
@@ -81,32 +99,31 @@ def curve_table(rows: Rows) -> str:
     curves = _curves(rows)
     if not curves:
         return ""
-    _, long = next(iter(curves.values()))[0]["epochs"]
+    head = ["patients", "epochs", "fine-tuned", "scratch", "mean difference (standard error)"]
     lines = [
-        "| patients | cohorts | fine-tuned | scratch | mean difference (standard error) | "
-        f"fine-tuned, {long} epochs | scratch, {long} | mean difference (standard error) |",
-        "|---|---|---|---|---|---|---|---|",
+        [str(patients), str(found[0]["epochs"][place]), *_means(found, end)]
+        for place, end in enumerate(ENDS)
+        for patients, found in curves.items()
     ]
-    for patients, found in curves.items():
-        cells = []
-        for end in ("", " longer"):
-            cells += [f"{np.mean([row[f'{run}{end}'] for row in found]):.3f}" for run in ("full", "scratch")]
-            cells.append(_mean_and_error([row[f"difference{end}"][0] for row in found]))
-        lines.append(f"| {patients} | {len(found)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return _table(head, lines)
 
 
-def _mean_and_error(values: Sequence[float]) -> str:
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return f"{np.mean(values):+.3f} ({error:.3f})"
+def _means(found: Sequence[dict[str, Any]], end: str) -> list[str]:
+    differences = [row[f"difference{end}"][0] for row in found]
+    error = np.std(differences, ddof=1) / np.sqrt(len(differences))
+    areas = [f"{np.mean([row[f'{run}{end}'] for row in found]):.3f}" for run in ("full", "scratch")]
+    return [*areas, f"{np.mean(differences):+.3f} ({error:.3f})"]
 
 
 def real_table(rows: Rows) -> str:
-    """Table of frozen features on real images: mean and spread over networks, folds or draws; both sets or nothing."""
-    found: dict[str, dict[str, list[list[float]]]] = {}
+    """Table of frozen features on real images: mean and spread over networks, folds or draws.
+
+    Nothing if one of the sets or ImageNet is missing.
+    """
+    found: dict[str, dict[str, list[list[list[float]]]]] = {}
     for _, row in _of(rows, "real "):
         found.setdefault(row["group"], {}).setdefault(row["set"], []).append(row["scores"])
-    if not {"radiographs", "mednist"} <= {name for of_sets in found.values() for name in of_sets}:
+    if set(found.get("ImageNet", ())) != {"radiographs", "mednist"}:
         return ""
     (size,) = {row["size"] for _, row in _of(rows, "real ")}
     lines = [
@@ -141,7 +158,7 @@ def draw(rows: Rows, path: Path) -> None:
 
     curves = _curves(rows)
     sizes = list(curves)
-    short, long = curves[sizes[0]][0]["epochs"]
+    steps = curves[sizes[0]][0]["steps"]
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for key, colour, label in (
         ("full", "#0b6e99", "fine-tuned"),
@@ -150,9 +167,9 @@ def draw(rows: Rows, path: Path) -> None:
         for place in range(min(len(found) for found in curves.values())):
             axes.plot(sizes, [curves[size][place][key] for size in sizes], color=colour, alpha=0.25, linewidth=1)
         means = [np.mean([row[key] for row in curves[size]]) for size in sizes]
-        axes.plot(sizes, means, color=colour, linewidth=2.5, marker="o", label=f"{label}, {short} epochs")
+        axes.plot(sizes, means, color=colour, linewidth=2.5, marker="o", label=f"{label}, {steps} steps")
         means = [np.mean([row[f"{key} longer"] for row in curves[size]]) for size in sizes]
-        axes.plot(sizes, means, color=colour, linewidth=1.5, linestyle="--", label=f"{label}, {long} epochs")
+        axes.plot(sizes, means, color=colour, linewidth=1.5, linestyle="--", label=f"{label}, {LONGER * steps} steps")
     axes.set(
         xlabel="patients in training and validation",
         ylabel="AUROC by patient, 200 others",
@@ -172,7 +189,8 @@ def _of(rows: Rows, start: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _curves(rows: Rows) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = {}
-    for name, row in _of(rows, "curve "):
-        found.setdefault(int(name.split()[1]), []).append(row)
-    return dict(sorted(found.items()))
+    """Give the rows of each number of patients, all or none."""
+    names = {patients: [f"curve {patients} {seed}" for seed in COHORTS] for patients in SIZES}
+    if not all(name in rows for of_size in names.values() for name in of_size):
+        return {}
+    return {patients: [rows[name] for name in of_size] for patients, of_size in names.items()}

@@ -12,7 +12,7 @@ from pipeline.config import Config, load
 from pipeline.core.records import FoldRole
 from pipeline.core.seeding import derive_seed
 from pipeline.evaluation.delong import delong
-from pipeline.evaluation.intervals import corrected_t
+from pipeline.evaluation.intervals import corrected_t, t_quantile
 from pipeline.imaging.steps import PlanarImage, ScalePercentiles, apply, standard_steps
 from pipeline.learning.inputs.augmentation import Augmentation
 from pipeline.learning.inputs.batches import shuffled_batches
@@ -28,6 +28,11 @@ from pipeline.phantom.studies import drawn_radiograph
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("normal", "lesion")
+COHORTS = (1, 2, 3, 4, 5)  # seeds
+SIZES = (20, 40, 80)  # patients
+LONGER = 3  # times the epochs, beside: is the random start done?
+ENDS = ("", " longer")
+RUNS = {f"{strategy}{end}": (strategy, LONGER if end else 1) for strategy in ("full", "scratch") for end in ENDS}
 
 
 @dataclass(frozen=True)
@@ -209,3 +214,11 @@ def across_folds(first: Sequence[float], second: Sequence[float]) -> tuple[float
     differences = [one - other for one, other in zip(first, second, strict=True)]
     found = corrected_t(differences, 0.95)
     return float(np.mean(differences)), float(found.low), float(found.high)
+
+
+def across_cohorts(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of the differences of independent cohorts, with its 95 % interval (t): other patients and trainings."""
+    values = np.array(differences)
+    half = t_quantile(0.95, len(values) - 1) * float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    mean = float(np.mean(values))
+    return mean, mean - half, mean + half
