@@ -1,11 +1,15 @@
 """Train the embedded source weights on rendered pictures: other anatomies, scanners and findings than the study's."""
 
 import platform
+import tempfile
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pipeline.core.artefacts import replacing
 from pipeline.core.errors import ConfigError
+from pipeline.core.places import standing_at
 from pipeline.core.progress import say
 from pipeline.core.provenance import fingerprint, versions
 from pipeline.learning.inputs.devices import Placement, choose_placement
@@ -14,13 +18,16 @@ from pipeline.learning.loop.interruption import interruptible
 from pipeline.learning.pretraining import Pretrained, SourceTask, held_out_scores, pretrain_network, write_source
 from pipeline.learning.recipes import Recipe
 from pipeline.learning.weights.files import file_digest
+from pipeline.learning.weights.sources import PHANTOM_NORMALISATION
 from pipeline.phantom.source_findings import FINDINGS
-from pipeline.phantom.source_radiograph import LABELS, SCANNERS, SourceStream
+from pipeline.phantom.source_radiograph import ANY, GROUNDS, LABELS, SCANNERS, SourceStream
+from pipeline.phantom.textures import LARGEST_SIDE
 
 BACKBONE = "resnet18"
 SEED = 60_2026
 DATASHEET = ".md"
 _LEAST = {"epochs": 1, "rows": 2, "size": 32, "batch_size": 2, "held_out": 2, "threads": 1}
+_MOST = {"size": LARGEST_SIDE, "minutes": int(threading.TIMEOUT_MAX // 60)}  # what a timer can wait for
 
 
 def pretrain(
@@ -46,9 +53,9 @@ def pretrain(
     Parameters
     ----------
     output
-        the weights file, NAME.safetensors; the data sheet NAME.md is written beside it
+        the weights file, NAME.safetensors; the data sheet NAME.md is written beside it. Nothing else is overwritten
     state
-        folder of the resumable state
+        folder of the resumable states; each training has one of its own in it
     seed
         of everything random
     epochs
@@ -76,6 +83,7 @@ def pretrain(
         raise ConfigError("weights are written as safetensors", where="--output", remedy="name it NAME.safetensors")
     _require_in_range(epochs=epochs, rows=rows, size=size, batch_size=batch_size, held_out=held_out, threads=threads)
     _require_in_range(learning_rate=learning_rate, minutes=minutes)
+    _require_own(output)
     stream = SourceStream(seed, size)
     task = SourceTask(
         draw=stream.picture,
@@ -96,12 +104,7 @@ def pretrain(
     if not found.is_whole:
         say(f"pretrain: the time is over after {len(found.history)} of {epochs} epochs; with more --minutes it goes on")
     say(f"pretrain: epoch {found.best_epoch} of {len(found.history)} is kept")
-    write_source(output, found.state, _facts(task))
-    from safetensors.torch import load_file
-
-    scores = held_out_scores(task, load_file(output), placement)
-    with replacing(output.with_suffix(DATASHEET)) as temporary:
-        temporary.write_text(_data_sheet(output, task, found, placement, scores), encoding="utf-8")
+    _write(output, state, task, found, placement)
     say(f"pretrain: {output}, {output.stat().st_size / 1e6:.1f} MB, SHA-256 {file_digest(output)}")
 
 
@@ -121,18 +124,70 @@ def source_recipe(*, epochs: int, batch_size: int, learning_rate: float) -> Reci
 
 
 def _require_in_range(**given: float) -> None:
-    """Stop at a number that is too small to train with."""
+    """Stop at a number that is too small or too large to train with."""
     for name, value in given.items():
         least = _LEAST.get(name, 0)
+        limit = ""
         if not (value >= least if name in _LEAST else value > 0):
-            option = f"--{name.replace('_', '-')}"
             limit = f"at least {least}" if name in _LEAST else "above 0"
+        elif name in _MOST and value > _MOST[name]:
+            limit = f"at most {_MOST[name]}"
+        if limit:
+            option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{value:g} is not {limit}", where=option, remedy="leave the option out for its default")
+
+
+def _require_own(output: Path) -> None:
+    """Stop before anything is overwritten that is not a file of this verb: its data sheet is how one is known."""
+    sheet = output.with_suffix(DATASHEET)
+    remedy = "name another file, or move it away"
+    if standing_at(sheet) != "nothing":
+        if standing_at(sheet) != "file" or not _first_line(sheet).startswith(_opening(output)):
+            raise ConfigError(
+                f"{sheet.name} exists and is no data sheet of such a file", where="--output", remedy=remedy
+            )
+    elif standing_at(output) != "nothing":
+        raise ConfigError(f"{output.name} exists, without a data sheet beside it", where="--output", remedy=remedy)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.readline()
+    except OSError:  # what may not be read is not known to be ours
+        return ""
+
+
+def _opening(output: Path) -> str:
+    return f"{output.name}: made for the built-in study"
+
+
+def _write(output: Path, state: Path, task: SourceTask, found: Pretrained, placement: Placement) -> None:
+    """Write data sheet and weights, in this order.
+
+    Of a process that ends between them no weights without a sheet stay, which the next would refuse to overwrite.
+    """
+    from safetensors.torch import load_file
+
+    with tempfile.TemporaryDirectory(dir=state) as folder:
+        made = Path(folder) / output.name
+        write_source(made, found.state, _facts(task))
+        sheet = _data_sheet(made, task, found, placement, held_out_scores(task, load_file(made), placement))
+    with replacing(output.with_suffix(DATASHEET)) as temporary:
+        temporary.write_text(sheet, encoding="utf-8")
+    write_source(output, found.state, _facts(task))
 
 
 def _facts(task: SourceTask) -> dict[str, object]:
     """Say in the file itself what it is; neither times nor machines, so that equal trainings give equal bytes."""
-    return {"source": "phantom", "backbone": task.backbone, "classes": task.names, "seed": task.seed, "size": task.size}
+    return {
+        "source": "phantom",
+        "backbone": task.backbone,
+        "classes": task.names,
+        "seed": task.seed,
+        "size": task.size,
+        "normalisation": PHANTOM_NORMALISATION._asdict(),
+    }
 
 
 def _data_sheet(
@@ -143,7 +198,7 @@ def _data_sheet(
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in scores.items())
     software = ", ".join(f"{name} {version}" for name, version in versions() if name in {"torch", "monai", "numpy"})
     ended = "all planned epochs were run" if found.is_whole else "the time ended before the last planned epoch"
-    return f"""{output.name}: made for the built-in study of this software, and no substitute for ImageNet on patients.
+    return f"""{_opening(output)} of this software, and no substitute for ImageNet on patients.
 
 # Data sheet of `{output.stem}`
 
@@ -163,7 +218,7 @@ no picture twice |
 | time | {found.seconds / 60:.1f} minutes, {found.processor_seconds / 60:.1f} minutes of processor time |
 | device | {_device(placement)} |
 | software | {software} |
-| source task | validation loss {kept.validation_loss:.3f} nats, mean AUROC {sum(scores.values()) / len(scores):.3f} \
+| source task | validation loss {kept.validation_loss:.3f} nats; AUROC of {_in_short(scores)}; \
 on {task.held_out} pictures that were never trained on, but by which the epoch was chosen |
 
 Made by `{_command(output, task, placement)}`.
@@ -194,6 +249,15 @@ with the built-in study (`tests/phantom/test_source.py`).
 
 `docs/embedded-weights.md` says how this was measured. A larger trial on a GPU has not been made: none was at hand.
 """
+
+
+def _in_short(scores: Mapping[str, float]) -> str:
+    """Tell findings apart from grounds, which are so easy that a mean over both would say little."""
+    findings, grounds = (sum(scores[name] for name in names) / len(names) for names in (FINDINGS, GROUNDS))
+    return (
+        f"{ANY} {scores[ANY]:.3f}, mean of the {len(FINDINGS)} findings {findings:.3f}, "
+        f"mean of the {len(GROUNDS)} grounds {grounds:.3f}"
+    )
 
 
 def _command(output: Path, task: SourceTask, placement: Placement) -> str:

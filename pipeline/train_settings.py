@@ -62,8 +62,8 @@ class WeightsSettings(Section):
     licence: str = "not stated"
     """Licence of a `file`, or of published weights that state none; printed in the report."""
     mean: tuple[Share, Share, Share] | None = None
-    """Mean of red, green and blue, of values from 0 to 1, with which a `file` was trained. Not given: ImageNet's, as in
-    torchvision's own training."""
+    """Mean of red, green and blue, of values from 0 to 1, with which a `file` was trained. Not given: as the file says
+    itself (those of `pretrain` do), else ImageNet's, as in torchvision's own training."""
     deviation: tuple[PositiveShare, PositiveShare, PositiveShare] | None = None
     """Their standard deviation; given with `mean`, or not at all. For values scaled to -1 to 1, both are 0.5."""
     member: int | None = Field(default=None, ge=1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.core.errors import TrainingError
+from pipeline.core.progress import say
 from pipeline.core.provenance import numerical, versions
 from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
@@ -37,6 +38,7 @@ STRATEGY = "scratch"  # what the loop calls a training of all layers from random
 _HELD_OUT = 1024  # pictures that are never trained on
 _MINUTES_BETWEEN_STATES = 5.0
 _COUNTER = ".num_batches_tracked"
+_DIGITS = 12  # of its key that the folder of a training is named by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +110,9 @@ def pretrain_network(task: SourceTask, placement: Placement, folder: Path, secon
     placement
         Device, precision and threads.
     folder
-        Of the resumable states.
+        Of the resumable states; each training has one of its own in it, so that none is lost to another command.
     seconds
-        Time for all processes together that train into this folder, one after the other.
+        Time for all processes together that do this training in this folder, one after the other.
 
     Raises
     ------
@@ -123,8 +125,11 @@ def pretrain_network(task: SourceTask, placement: Placement, folder: Path, secon
     """
     data = _data(task, placement)
     _require_both_states(task, data)
-    states = StateFolder(folder, _key(task, placement), _MINUTES_BETWEEN_STATES)
+    key = _key(task, placement)
+    states = StateFolder(folder / key[:_DIGITS], key, _MINUTES_BETWEEN_STATES)
     before = states.latest()
+    if before is None and any(folder.glob("*/epoch-*.safetensors")):
+        say("pretrain: begins anew; the states in this folder are of other commands, code or versions, and stay")
     spent = float(before.facts["spent"][0]) if before else 0.0
     is_whole = True
     try:

@@ -10,7 +10,7 @@ from pipeline.core.seeding import derive_seed
 from pipeline.phantom.anatomy import single
 
 Values = npt.NDArray[Any]  # of 32-bit floating point
-_BANK_SIDE = 512  # pixels; every image cuts another piece out of it
+LARGEST_SIDE = 512  # pixels, of the fields that every image cuts another piece out of
 EXPONENTS = (0.6, 1.0, 1.5, 2.0)  # of the falling amplitude: from grainy to cloudy
 
 
@@ -25,15 +25,15 @@ class NoiseBank:
 
     def __init__(self, seed: int) -> None:
         self._fields = [
-            fractal(np.random.default_rng(derive_seed(seed, "source", "bank", place)), _BANK_SIDE, exponent)
+            fractal(np.random.default_rng(derive_seed(seed, "source", "bank", place)), LARGEST_SIDE, exponent)
             for place, exponent in enumerate(EXPONENTS)
         ]
 
     def piece(self, rng: np.random.Generator, size: int, kind: int | None = None) -> Values:
         """Cut out, turn and mirror a piece of (size, size); mean about 0, standard deviation about 1."""
         field = self._fields[int(rng.integers(len(EXPONENTS))) if kind is None else kind]
-        stride = int(rng.integers(1, max(2, min(4, _BANK_SIDE // size))))
-        row, column = rng.integers(0, _BANK_SIDE - stride * size + 1, 2)
+        stride = int(rng.integers(1, max(2, min(4, LARGEST_SIDE // size))))
+        row, column = rng.integers(0, LARGEST_SIDE - stride * size + 1, 2)
         cut = field[row : row + stride * size : stride, column : column + stride * size : stride]
         if rng.random() < 0.5:
             cut = cut[:, ::-1]

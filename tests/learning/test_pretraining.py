@@ -12,10 +12,15 @@ import pytest
 import torch
 
 from pipeline.core.errors import TrainingError
+from pipeline.core.records import EpochLog
 from pipeline.core.seeding import derive_seed
+from pipeline.learning import pretraining
+from pipeline.learning.criteria import calibrated_loss
+from pipeline.learning.inference import predict_logits
 from pipeline.learning.inputs.devices import Placement, choose_placement
 from pipeline.learning.inputs.feeding import feed
 from pipeline.learning.inputs.rendered import RenderedSource
+from pipeline.learning.loop.checkpoints import locked
 from pipeline.learning.loop.interruption import (
     TimeIsOverError,
     TrainingInterruptedError,
@@ -47,15 +52,13 @@ RECIPE = Recipe(
 
 
 def states(row: int) -> np.ndarray:
-    return np.array([row & 1, row >> 1 & 1])
+    return np.array([row & 1, row % 4 == 3], np.int64)  # the second is rare, so that balance makes a difference
 
 
 def draw(row: int, variant: int) -> np.ndarray:
     picture = np.random.default_rng(derive_seed(5, row, variant)).integers(0, 100, (32, 32)).astype(np.uint8)
     for side, present in enumerate(states(row)):  # faint, so that the second epoch is the better one
-        picture[8:24, 16 * side + 4 : 16 * side + 12] += np.uint8(
-            30 * present
-        )  # faint: the second epoch is the better one
+        picture[8:24, 16 * side + 4 : 16 * side + 12] += np.uint8(30 * present)
     return picture
 
 
@@ -247,3 +250,105 @@ def test_kernels_that_do_not_fit_into_half_precision_are_refused(tmp_path):
     with pytest.raises(TrainingError, match="float16"):
         write_source(tmp_path / "w.safetensors", {"conv.weight": torch.full((1, 1), 1e6)}, {})
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_is_given_is_the_averaged_network_of_the_epoch_kept(whole):
+    """Its loss is the one that was told, which a network of another epoch, or without averaging, has not."""
+    network = BACKBONES["resnet18"].build(len(NAMES))
+    network.load_state_dict(whole.state)
+    rows = np.arange(TASK.rows, TASK.rows + TASK.held_out)
+    logits = predict_logits(network, RenderedSource(draw, PHANTOM_NORMALISATION, PLACEMENT), rows)
+    weights = np.array([[1.0, 1.0], [4 / 6, 4 / 2]])  # balanced: a half and a quarter of the rows show them
+    loss = calibrated_loss(logits, np.stack([states(int(row)) for row in rows]), weights)
+    assert loss == pytest.approx(whole.history[whole.best_epoch - 1].validation_loss, rel=1e-6)
+
+
+class Training:
+    """Stands for the loop: notes what it is given, and leaves a state behind."""
+
+    def __init__(self):
+        self.data, self.has_resumed, self.folders = None, None, []
+
+    def __call__(self, network, data, recipe, task, states):
+        self.data, self.has_resumed = data, states.latest() is not None
+        self.folders.append(states.folder)
+        log = EpochLog(
+            strategy="scratch",
+            fold=0,
+            epoch=1,
+            train_loss=1.0,
+            validation_loss=1.0,
+            validation_auroc=None,
+            learning_rate=1e-4,
+            seconds=1.0,
+        )
+        facts = {"spent": [1.0, 1.0], "best_epoch": 1, "history": [log.model_dump(mode="json")]}
+        states.save(1, {"best/weight": torch.tensor([2.0]), "network/weight": torch.tensor([1.0])}, facts)
+
+
+@pytest.fixture
+def training(monkeypatch):
+    stand_in = Training()
+    monkeypatch.setattr(pretraining, "fine_tune", stand_in)
+    monkeypatch.setattr(pretraining, "fresh_network", lambda task: None)
+    return stand_in
+
+
+OTHERS = {
+    "names": replace(TASK, names=("left", "other")),
+    "rows": replace(TASK, rows=40),
+    "held_out": replace(TASK, held_out=24),
+    "recipe": replace(TASK, recipe=replace(RECIPE, learning_rate=2e-4)),
+    "backbone": replace(TASK, backbone="resnet34"),
+    "seed": replace(TASK, seed=4),
+    "size": replace(TASK, size=48),
+    "code": replace(TASK, code="other"),
+}
+
+
+@pytest.mark.parametrize("other", [*OTHERS, "device", "precision", "threads"])
+def test_a_training_of_another_kind_is_not_resumed_and_loses_nothing(tmp_path, training, capfd, other):
+    placements = {
+        "device": Placement("cuda", "float32", 1),
+        "precision": Placement("cpu", "bfloat16", 1),
+        "threads": Placement("cpu", "float32", 2),
+    }
+    placement = placements.get(other, PLACEMENT)
+    with locked(tmp_path):
+        pretrain_network(TASK, PLACEMENT, tmp_path, BUDGET)
+        assert not training.has_resumed
+        assert capfd.readouterr().err == ""
+        pretrain_network(OTHERS.get(other, TASK), placement, tmp_path, BUDGET)
+        assert not training.has_resumed
+        assert "the states in this folder are of other commands" in capfd.readouterr().err
+        found = pretrain_network(TASK, PLACEMENT, tmp_path, BUDGET)
+        assert training.has_resumed
+        pretrain_network(OTHERS.get(other, TASK), placement, tmp_path, BUDGET)
+        assert training.has_resumed
+    assert len(set(training.folders)) == 2
+    assert found.state.keys() == {"weight"}
+    assert found.state["weight"] == 2
+
+
+def test_a_training_looks_at_its_rows_and_is_judged_on_others_with_findings_balanced(tmp_path, training):
+    pretrain_network(TASK, PLACEMENT, tmp_path, BUDGET)
+    data = training.data
+    assert len(set(data.train_rows.tolist())) == TASK.rows
+    assert len(set(data.validation_rows.tolist())) == TASK.held_out
+    assert not set(data.train_rows.tolist()) & set(data.validation_rows.tolist())
+    for rows, classes in ((data.train_rows, data.train_classes), (data.validation_rows, data.validation_classes)):
+        assert np.array_equal(classes, [states(int(row)) for row in rows])
+    # Absent and present get the same total: a half and a quarter of the rows show the findings.
+    assert np.allclose(data.class_weights, [[1, 1], [4 / 6, 2]])
+    plain = replace(TASK, recipe=replace(RECIPE, balance_classes=False))
+    pretrain_network(plain, PLACEMENT, tmp_path, BUDGET)
+    assert (training.data.class_weights == 1).all()
+
+
+@pytest.mark.parametrize("seconds", [1e11, float("inf")])
+def test_more_time_than_a_timer_can_wait_for_is_no_silent_end_of_the_limit(seconds):
+    with ended_after(seconds):
+        time.sleep(0.05)  # the timer's thread would have failed by now, and pytest tells of that
+        assert any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+        assert not is_asked_to_end()

@@ -17,7 +17,7 @@ from pipeline.phantom.scanners import SCANNERS as TARGET_SCANNERS
 from pipeline.phantom.source_anatomy import ANATOMIES
 from pipeline.phantom.source_findings import FINDINGS, add_finding
 from pipeline.phantom.source_radiograph import ANY, GROUNDS, LABELS, SCANNERS, SourceStream
-from pipeline.phantom.textures import TEXTURES, NoiseBank
+from pipeline.phantom.textures import LARGEST_SIDE, TEXTURES, NoiseBank
 from pipeline.pretrain import SEED as SHIPPED_SEED
 
 SEED = 1  # that of the built-in cohort, on purpose: a seed given to both must not make them meet
@@ -82,6 +82,62 @@ def test_a_finding_at_the_border_or_too_small_does_no_harm() -> None:
     for centre, diameter in (((1.0, 1.0), 0.4), ((-1.3, 0.0), 0.2), ((0.0, 0.0), 0.01)):
         add_finding(total, "ring", np.random.default_rng(1), centre, diameter, 0.5, NoiseBank(5))
     assert np.isfinite(total).all()
+
+
+def test_a_picture_shows_the_findings_of_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def noting(total: np.ndarray, name: str, *more: object) -> None:
+        before = total.copy()
+        add_finding(total, name, *more)  # type: ignore[arg-type]
+        assert not np.array_equal(before, total)
+        drawn.append(name)
+
+    monkeypatch.setattr(source_radiograph, "add_finding", noting)
+    stream, seen = _stream(), set()
+    for index in range(60):
+        drawn.clear()
+        stream.picture(index, index % 3)
+        labelled = dict(zip(LABELS, stream.labels(index), strict=True))
+        assert drawn == [name for name in FINDINGS if labelled[name]]
+        seen.update(drawn)
+    assert seen == set(FINDINGS)
+
+
+def test_pictures_are_taken_with_all_scanners(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    class Noting(tuple[source_radiograph.SourceScanner, ...]):
+        __slots__ = ()
+
+        def __getitem__(self, at):  # type: ignore[no-untyped-def,override]
+            taken.append(super().__getitem__(at).name)
+            return super().__getitem__(at)
+
+    monkeypatch.setattr(source_radiograph, "SCANNERS", Noting(SCANNERS))
+    stream = _stream()
+    for index in range(60):
+        stream.picture(index, 0)
+    assert len(taken) == 60
+    assert all(taken.count(scanner.name) >= 4 for scanner in SCANNERS)
+
+
+def test_streams_of_other_seeds_have_other_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, again, other = (NoiseBank(seed).piece(np.random.default_rng(0), SIDE, 1) for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.5
+    seeds: list[int] = []
+    monkeypatch.setattr(source_radiograph, "NoiseBank", seeds.append)
+    for seed in (1, 2):
+        SourceStream(seed, SIDE)
+    assert seeds == [1, 2]
+
+
+def test_the_largest_side_is_drawn_and_no_larger_one() -> None:
+    bank = NoiseBank(5)
+    assert bank.piece(np.random.default_rng(0), LARGEST_SIDE).shape == (LARGEST_SIDE, LARGEST_SIDE)
+    with pytest.raises(ValueError, match="high <= 0"):
+        bank.piece(np.random.default_rng(0), LARGEST_SIDE + 1)
 
 
 # --- nothing in common with the target

@@ -44,8 +44,9 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def ended_after(seconds: float) -> Iterator[None]:
-    """Ask a training to end after some time, where it would end after a signal."""
-    timer = threading.Timer(max(0.0, seconds), _time_is_over.set)
+    """Ask a training to end after some time, where it would end after a signal; infinity is as long as a timer can."""
+    # A longer wait is an error in the timer's thread, where nobody hears of it.
+    timer = threading.Timer(min(max(0.0, seconds), threading.TIMEOUT_MAX), _time_is_over.set)
     timer.daemon = True
     timer.start()
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.core.errors import WeightsError
 from pipeline.core.places import standing_at
+from pipeline.core.progress import say
 from pipeline.learning.networks.backbones import BACKBONES, HEAD, SLICES, block_of, recognise
 from pipeline.learning.networks.forms import Inflation, VolumeForm
 from pipeline.learning.networks.layouts import Layout, unwrap, with_usual_epsilon
@@ -23,7 +24,7 @@ from pipeline.learning.weights.files import (
     require_statistics,
     some_names,
 )
-from pipeline.learning.weights.runs import read_run, require_form, require_member
+from pipeline.learning.weights.runs import own_normalisation, read_run, require_form, require_member
 from pipeline.learning.weights.sources import IMAGENET_NORMALISATION, SOURCES, Normalisation
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class WeightsChoice:
     dimensions
         2 for images, 3 for volumes. Networks for images can be inflated to volumes, not the other way.
     normalisation
-        What the inputs of a ``file`` looked like when it was trained; None: as ImageNet's with torchvision.
+        What the inputs of a ``file`` looked like when it was trained; None: as it says itself (files that this software
+        has made do), else as ImageNet's with torchvision.
     inflation
         How this study would give kernels their depth; a ``run`` on whole volumes must have done it alike.
     member
@@ -149,7 +151,7 @@ def verify(choice: WeightsChoice) -> VerifiedWeights:
             path=path,
             sha256=require_digest(path, choice.sha256 or ""),
             licence=choice.licence,
-            normalisation=choice.normalisation or IMAGENET_NORMALISATION,
+            normalisation=_normalisation_of(path, choice.normalisation),
             output_classes=None,
         )
     return _verify_run(choice) if choice.source == "run" else _verify_published(choice)
@@ -274,6 +276,17 @@ def places_of(source: str, backbone: str) -> list[Path]:
     if SOURCES[source].is_embedded:
         return [EMBEDDED_FOLDER / name]
     return [WEIGHTS_FOLDER / name, _hub_cache() / name]
+
+
+def _normalisation_of(path: Path, stated: Normalisation | None) -> Normalisation:
+    """Take what the configuration states of a file, else what that says itself, else ImageNet's."""
+    own = own_normalisation(path)
+    if stated and own and stated != own:
+        say(
+            f"train.weights: inputs are normalised by {stated.in_words()}, as the configuration states; "
+            f"{path.name} says of itself {own.in_words()}"
+        )
+    return stated or own or IMAGENET_NORMALISATION
 
 
 def _verify_published(choice: WeightsChoice) -> VerifiedWeights:

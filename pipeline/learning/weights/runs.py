@@ -1,5 +1,6 @@
 """Runs as sources: what a checkpoint of this pipeline says about the network that it holds."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from pipeline.core.errors import WeightsError
 from pipeline.learning.networks.forms import Inflation, VolumeForm, form_from
 from pipeline.learning.weights.files import read_facts
-from pipeline.learning.weights.sources import Normalisation
+from pipeline.learning.weights.sources import PHANTOM_NORMALISATION, Normalisation
 
 
 class RunFacts(NamedTuple):
@@ -129,6 +130,36 @@ def require_form(run: RunFacts, dimensions: Literal[2, 3], inflation: Inflation,
     else:
         return
     raise WeightsError(what, where=str(path), remedy=remedy)
+
+
+def own_normalisation(path: Path) -> Normalisation | None:
+    """Read how the inputs of a file were normalised, if that was made by this software; None: it does not say.
+
+    `pretrain` writes it beside the tensors, and so do runs. The first files of `pretrain` only said what they are.
+
+    Raises
+    ------
+    WeightsError
+        If it says something that three colours cannot be normalised with.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        facts = read_facts(path)
+    except WeightsError:  # made elsewhere: whether it can be read at all is found when its tensors are
+        return None
+    if "normalisation" not in facts:
+        return PHANTOM_NORMALISATION if facts.get("source") == "phantom" else None
+    try:
+        found = _normalisation_from(facts["normalisation"])
+        numbers = (*found.mean, *found.deviation)
+        is_usable = all(map(math.isfinite, numbers)) and min(found.deviation) > 0
+    except (AttributeError, KeyError, TypeError, ValueError):
+        is_usable = False
+    if not is_usable or found.of != "range" or (len(found.mean), len(found.deviation)) != (3, 3):
+        what = "the file does not say how the colours of its inputs were normalised"
+        raise WeightsError(what, where=path.name, remedy="make it again; a run's checkpoint is source `run`")
+    return found
 
 
 def _normalisation_from(facts: Mapping[str, Any]) -> Normalisation:
