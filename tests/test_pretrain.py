@@ -162,17 +162,19 @@ def test_nothing_is_overwritten_but_what_the_verb_has_made(tmp_path, trained, ca
     assert weights.read_bytes() == made
 
 
-def test_a_verb_that_ends_before_the_weights_are_written_can_be_run_again(tmp_path, trained, monkeypatch):
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_verb_that_ends_as_it_writes_the_weights_can_be_run_again(tmp_path, trained, monkeypatch, is_written):
     real = verb.write_source
 
     def ending(path, state, facts):
+        if path.parent != tmp_path or is_written:
+            real(path, state, facts)
         if path.parent == tmp_path:
             raise KeyboardInterrupt  # as a second SIGINT does
-        real(path, state, facts)
 
     monkeypatch.setattr(verb, "write_source", ending)
     assert pretrain(tmp_path) != 0
-    assert not (tmp_path / "own.safetensors").exists()
+    assert (tmp_path / "own.safetensors").exists() == is_written
     monkeypatch.setattr(verb, "write_source", real)
     assert pretrain(tmp_path) == 0
     assert f"`{file_digest(tmp_path / 'own.safetensors')}`" in (tmp_path / "own.md").read_text()
