@@ -163,7 +163,9 @@ def test_the_file_tells_what_new_pictures_of_its_stream_show():
     truth = np.stack([stream.labels(int(row)) for row in rows])
     column = LABELS.index(ANY)
     assert roc_auc_score(truth[:, column], logits[:, column]) > 0.8
-    each = [roc_auc_score(truth[:, at], logits[:, at]) for at in range(1, 1 + len(FINDINGS))]
-    assert np.mean(each) > 0.72  # 0.79 on more pictures; of findings that are taken for others 0.5
+    # Which finding it is, is asked of pictures that show any: else its presence alone gives 0.76 to a wrong name.
+    shown = truth[:, column] == 1
+    each = [roc_auc_score(truth[shown, at], logits[shown, at]) for at in range(1, 1 + len(FINDINGS))]
+    assert np.mean(each) > 0.65  # 0.71 on these pictures; 0.59 where another finding is drawn than the label says
     grounds = slice(len(LABELS) - 15, None)
     assert (logits[:, grounds].argmax(axis=1) == truth[:, grounds].argmax(axis=1)).mean() > 0.9
