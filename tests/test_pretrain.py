@@ -64,6 +64,7 @@ def test_the_verb_writes_a_source_and_its_data_sheet(tmp_path, capfd):
         (("--minutes", "0"), "--minutes: 0 is not above 0"),
         (("--minutes", "nan"), "--minutes: nan is not above 0"),
         (("--learning-rate", "-1"), "--learning-rate: -1 is not above 0"),
+        (("--learning-rate", "inf"), "--learning-rate: inf is not at most 1"),
         (("--epochs", "0"), "--epochs: 0 is not at least 1"),
         (("--size", "8"), "--size: 8 is not at least 32"),
         (("--size", "513"), "--size: 513 is not at most 512"),
