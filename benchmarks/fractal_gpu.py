@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from fractal_renderers import speeds
 from fractal_training import Trained, Trial, held_out_accuracy, planned_epochs, source_of, train
+from gpu_measures import read_last
 
 from pipeline.learning.inputs.devices import choose_placement, device_name
 from pipeline.learning.loop.checkpoints import locked
@@ -82,12 +83,9 @@ def main() -> None:
 
 def last_measured(record: Path) -> None:
     """Print the numbers of a record, or that there is none."""
-    print("no GPU here: nothing is measured")
-    if not record.is_file():
-        print("last measured: never measured")
+    facts = read_last(record)
+    if not facts:
         return
-    facts = json.loads(record.read_text(encoding="utf-8"))
-    print(f"last measured: {facts['date']} on {facts['device']}, torch {facts['torch']}")
     _print_training(facts)
     if "scores" in facts:
         _print_verdict(facts["scores"])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +32,23 @@ class Measured:
         }
 
 
-def last_measured(record: Path) -> None:
-    """Print the numbers of a record, or that there is none."""
+def read_last(record: Path) -> dict[str, Any]:
+    """Say that there is no GPU, and when one was last there; give what was recorded then, or nothing."""
     print("no GPU here: nothing is measured")
     if not record.is_file():
         print("last measured: never measured")
+        return {}
+    facts: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    print(f"last measured: {facts['date']} on {facts['device']}, torch {facts['torch']}")
+    return facts
+
+
+def last_measured(record: Path) -> None:
+    """Print the numbers of a record, or that there is none."""
+    facts = read_last(record)
+    if not facts:
         return
-    facts = json.loads(record.read_text(encoding="utf-8"))
-    print(f"last measured: {facts['date']} on {facts['device']}, torch {facts['torch']}, {facts['precision']}")
+    print(f"precision: {facts['precision']}")
     for name, ways in facts.items():
         if isinstance(ways, dict):
             table(name, ways)

@@ -43,22 +43,22 @@ def study_table(rows: Rows) -> str:
     tables = []
     for end, epochs in zip(ENDS, found[0]["epochs"], strict=True):
         head = [f"{epochs} epochs", "fine-tuned", "scratch", "difference: other patients", "other trainings, too"]
-        lines = [[f"cohort {seed}", *_areas(row, end), *_differences(row, end)] for seed, row in _numbered(found)]
+        lines = [
+            [f"cohort {seed}", *_areas(row, end), *_differences(row, end)]
+            for seed, row in zip(COHORTS, found, strict=True)
+        ]
         differences = [row[f"difference{end}"][0] for row in found]
-        means = [f"{np.mean([row[f'{run}{end}'] for row in found]):.3f}" for run in ("full", "scratch")]
-        lines.append(["mean of the cohorts", *means, "", _interval(across_cohorts(differences))])
+        lines.append(["mean of the cohorts", *_mean_areas(found, end), "", _interval(across_cohorts(differences))])
         if not end:
             head += ["as good as scratch's best in epoch", "scratch itself"]
-            lines = [
-                line + (list(epochs_to_same(row["validation"])) if row else ["", ""])
-                for line, row in zip(lines, [*found, None], strict=True)
-            ]
+            reached = [epochs_to_same(row["validation"]) for row in found]
+            lines = [[*line, *epochs] for line, epochs in zip(lines, [*reached, ("", "")], strict=True)]
         tables.append(_table(head, lines))
     return "\n\n".join(tables)
 
 
-def _numbered(found: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    return list(zip(COHORTS, found, strict=True))
+def _mean_areas(found: Sequence[dict[str, Any]], end: str) -> list[str]:
+    return [f"{np.mean([row[f'{run}{end}'] for row in found]):.3f}" for run in ("full", "scratch")]
 
 
 def _areas(row: dict[str, Any], end: str) -> list[str]:
@@ -111,8 +111,7 @@ def curve_table(rows: Rows) -> str:
 def _means(found: Sequence[dict[str, Any]], end: str) -> list[str]:
     differences = [row[f"difference{end}"][0] for row in found]
     error = np.std(differences, ddof=1) / np.sqrt(len(differences))
-    areas = [f"{np.mean([row[f'{run}{end}'] for row in found]):.3f}" for run in ("full", "scratch")]
-    return [*areas, f"{np.mean(differences):+.3f} ({error:.3f})"]
+    return [*_mean_areas(found, end), f"{np.mean(differences):+.3f} ({error:.3f})"]
 
 
 def real_table(rows: Rows) -> str:
